@@ -1,0 +1,92 @@
+"""Build the site: run the chapters whose results could have changed, then let Sphinx make the pages.
+
+Two things Jupyter Book does not do by itself are done here.
+
+* Its cache of executed notebooks looks at the notebooks only. A chapter also depends on the modules it calls, on the
+  artefacts they load, on the pinned libraries and on the target, so the cache is thrown away when any of these changes.
+* After a build that failed on a warning, an unchanged second run reports success, because the page with the warning is
+  not read again. So the pages are made anew after a failure.
+
+Usage: `python book/build.py`. The exit code is 0 only when every page was built without a warning.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+SITE = BUILD / "html"
+STATE = BUILD / "state.json"
+
+# What a chapter's results depend on besides its own text, and what the look of every page depends on.
+RESULTS = ["solutions/**/*.py", "labs/**/*.py", "solutions/smallworld/artifacts/**/*", "*.txt", "pyproject.toml"]
+PAGES = ["_config.yml", "_toc.yml", "book/_ext/*.py", "book/build.py"]
+
+
+def fingerprint(patterns: list[str], *extra: str) -> str:
+    """One hash over the names and contents of all files that match, and over `extra`."""
+    digest = hashlib.sha256("\0".join(extra).encode())
+    for path in sorted({p for pattern in patterns for p in ROOT.glob(pattern) if p.is_file()}):
+        digest.update(path.relative_to(ROOT).as_posix().encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """The environment of the build: notebooks run in this interpreter, and read nothing from the user's home."""
+    private = BUILD / "jupyter"
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_CONFIG_DIR": str(private / "config"),
+        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
+        "IPYTHONDIR": str(private / "ipython"),
+        "PYTHONWARNINGS": "ignore",  # a library's deprecation notes do not belong on a page
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def forget_what_is_stale(now: dict[str, str]) -> None:
+    """Delete cached results and pages that no longer follow from what is in the repository."""
+    try:
+        before = json.loads(STATE.read_text())
+    except (OSError, ValueError):
+        before = {}
+    if before.get("results") != now["results"]:
+        shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    if before != now | {"ok": True}:
+        for folder in (".doctrees", "html", "jupyter_execute"):
+            shutil.rmtree(BUILD / folder, ignore_errors=True)
+    STATE.unlink(missing_ok=True)
+
+
+def main() -> int:
+    start = time.monotonic()
+    BUILD.mkdir(exist_ok=True)
+    target = os.environ.get("MONOSEMANTIC_TARGET", "")
+    now = {"results": fingerprint(RESULTS, sys.version, target), "pages": fingerprint(PAGES)}
+    forget_what_is_stale(now)
+
+    book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    options = ["-W", "-n", "--keep-going", "-q"]
+    code = subprocess.run([*book, "build", str(ROOT), *options], cwd=ROOT, env=environment()).returncode
+    for report in sorted(SITE.glob("reports/**/*.err.log")):
+        print(f"\n{report.relative_to(ROOT)}:\n{report.read_text('utf8')}", file=sys.stderr)
+
+    STATE.write_text(json.dumps(now | {"ok": code == 0}))
+    if code:
+        print("\nThe site was not built cleanly: every warning above counts as an error.", file=sys.stderr)
+        return code
+    print(f"\nThe site is ready ({time.monotonic() - start:.0f} s). Open it in a browser:\n\n    {SITE / 'index.html'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
