@@ -1,0 +1,145 @@
+"""Errors a learner can act on, and the argument checks that raise them.
+
+Every message says three things: what was expected, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HERE = str(Path(__file__).parent)
+
+
+class CourseError(Exception):
+    """Base of the errors this course raises itself. In a notebook it shows the reader's own line, not ours."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython asks for this instead of printing a page of library frames."""
+        frames = traceback.extract_tb(self.__traceback__)
+        own = [f for f in frames if not f.filename.startswith(HERE) and "site-packages" not in f.filename]
+        where = [f"line {own[-1].lineno}:  {own[-1].line}", ""] if own and own[-1].line else []
+        return [*where, f"{type(self).__name__}: {self}"]
+
+
+class InputError(CourseError, ValueError):
+    """An argument of the wrong shape, dtype, device, name or value."""
+
+
+class NotAvailable(CourseError, OSError):
+    """Something that has to be downloaded is not here."""
+
+
+class ModelNotAvailable(NotAvailable):
+    """The model, or the SAE, is neither in the repository nor in the cache, and cannot be downloaded now."""
+
+
+class PreflightError(CourseError, ValueError):
+    """A model and an SAE that do not fit together. `code` names the mismatch, `report` holds every check."""
+
+    def __init__(self, code: str, message: str, report: Any = None):
+        super().__init__(message)
+        self.code = code
+        self.report = report
+
+
+def unknown_name(kind: str, given: object, known: Iterable[str], hint: str = "") -> InputError:
+    """The error for a name that does not exist: it lists the closest known names, or all of them when few."""
+    known = list(known)
+    close = difflib.get_close_matches(str(given), known, n=3, cutoff=0.5)
+    message = f"unknown {kind} {given!r}."
+    if close:
+        message += " Did you mean " + " or ".join(repr(name) for name in close) + "?"
+    if len(known) <= 12:
+        message += f" Known: {', '.join(known)}."
+    return InputError(message + (f" {hint}" if hint else ""))
+
+
+def check_text(text: object, name: str = "text") -> str:
+    """Return `text` if it is a string with something in it."""
+    if not isinstance(text, str):
+        raise InputError(f"{name} must be a string, got {type(text).__name__}.")
+    if not text.strip():
+        raise InputError(f"{name} is empty ({text!r}). Give it at least one visible character.")
+    return text
+
+
+def check_texts(texts: object, name: str = "texts") -> list[str]:
+    """Return a list of non-empty strings; a single string becomes a list of one."""
+    if isinstance(texts, str):
+        return [check_text(texts, name)]
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes):
+        raise InputError(f"{name} must be a string or a list of strings, got {type(texts).__name__}.")
+    if not texts:
+        raise InputError(f"{name} is an empty list. Give it at least one text.")
+    return [check_text(getattr(text, "text", text), f"{name}[{i}]") for i, text in enumerate(texts)]
+
+
+def check_count(value: object, name: str, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`."""
+    number = whole_number(value)
+    if number is None or number < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    return number
+
+
+def whole_number(value: object) -> int | None:
+    """`value` as an int when it is a whole number of any kind (Python's, numpy's, a one-element tensor), else None."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def check_tensor(
+    x: object,
+    name: str,
+    *,
+    shape: str | None = None,
+    last: int | None = None,
+    floating: bool = True,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Return `x` if it is a tensor of the kind asked for.
+
+    Args:
+        x: what the caller was given.
+        name: what the caller calls it, for the message.
+        shape: the axes wanted, by name, e.g. `"batch pos d_model"`; None accepts any number of axes from one up.
+        last: the size the last axis must have.
+        floating: True wants a floating-point dtype, False wants whole numbers (token ids).
+        device: the device it must be on.
+
+    Raises:
+        InputError: naming what was expected and what was found.
+    """
+    if not isinstance(x, Tensor):
+        raise InputError(f"{name} must be a torch.Tensor, got {type(x).__name__}.")
+    if floating and not x.is_floating_point():
+        raise InputError(
+            f"{name} must be floating point (e.g. torch.float32), got {x.dtype}. Call .float() on it."
+        )
+    if not floating and (x.is_floating_point() or x.dtype == torch.bool):
+        raise InputError(f"{name} must hold token ids (torch.int64), got {x.dtype}.")
+    if shape is not None and x.ndim != len(shape.split()):
+        raise InputError(f"{name} must have shape [{', '.join(shape.split())}], got {list(x.shape)}.")
+    if x.ndim == 0 or x.numel() == 0:
+        raise InputError(f"{name} is empty: shape {list(x.shape)}.")
+    if last is not None and x.shape[-1] != last:
+        raise InputError(
+            f"{name} must have {last} as its last axis, got {x.shape[-1]} (shape {list(x.shape)})."
+        )
+    if device is not None and x.device.type != torch.device(device).type:
+        raise InputError(
+            f"{name} is on {x.device}, the rest is on {device}. Move one: {name}.to('{device}')."
+        )
+    return x

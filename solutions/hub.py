@@ -1,0 +1,213 @@
+"""Asking the Hugging Face hub, without hanging and without a page of retries.
+
+The libraries underneath try for half a minute and more when there is no network, and end in a traceback. Here the cache
+is looked at first, then the connection, for a few seconds; only then does anything download.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import solutions
+from solutions.errors import ModelNotAvailable, NotAvailable
+
+#: Seconds to wait for the hub to answer at all.
+PATIENCE = 5.0
+
+
+def hub_cache() -> Path:
+    """Where downloads go."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def is_switched_off() -> bool:
+    """True when the Hugging Face libraries were told not to use the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def hub_answers(patience: float = PATIENCE) -> bool:
+    """True when the hub answers anything at all within `patience` seconds.
+
+    In a thread of its own, because looking up a host name can hang where no time limit reaches.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=patience)
+            answered.set()
+        except Exception:  # whatever went wrong, the hub did not answer
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(patience)
+    return answered.is_set()
+
+
+def require_connection(what: str) -> None:
+    """Raise `NotAvailable` within seconds when `what` cannot be downloaded now."""
+    if why := _why_offline():
+        raise NotAvailable(f"{what} has to be downloaded, and {why}.")
+
+
+def _why_offline() -> str | None:
+    """Why nothing can be downloaded now, in words; None when the hub answers."""
+    if is_switched_off():
+        if solutions.SWITCHED_OFFLINE:
+            return (
+                "this session began on the embedded target, which works offline "
+                f"(set {solutions.TARGET_VARIABLE}=gpt2-small before starting Python to go online)"
+            )
+        return "HF_HUB_OFFLINE=1 forbids using the network"
+    if not hub_answers():
+        from huggingface_hub import constants
+
+        return f"{constants.ENDPOINT} did not answer within {PATIENCE:.0f} seconds"
+    return None
+
+
+# ---- cache
+
+
+def cached(repo: str, name: str) -> Path | None:
+    """The file `name` of the repository `repo` in the cache, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, name)
+    return Path(found) if isinstance(found, str) and Path(found).exists() else None
+
+
+def local_copy(
+    repos: Sequence[str],
+    wanted: Sequence[Sequence[str]],
+    patterns: Sequence[str],
+    what: str,
+    inside: str = "",
+) -> Path:
+    """A folder on this machine with the files wanted: from the cache, else downloaded.
+
+    Args:
+        repos: names the repository goes by; the first is the one to download.
+        wanted: for each thing needed, the file names that will do (one or several joined by "+").
+        patterns: what to download.
+        what: how to call it in a message, e.g. "the model 'gpt2'".
+        inside: the sub-folder of the repository that is meant, if not the whole.
+
+    Raises:
+        ModelNotAvailable: it is not here and cannot be had now, or a file is damaged.
+    """
+    missing: list[str] = []
+    for repo in repos:
+        root = _root(repo, wanted)
+        gaps = [" or ".join(choice) for choice in wanted if root is None or not _has(root, choice)]
+        if root is not None and not gaps:
+            check_files(root / inside, what)
+            return root / inside
+        if root is not None or not missing:
+            missing = gaps
+    if why := _why_offline():
+        raise ModelNotAvailable(
+            _how_to_get(repos[0], missing, len(missing) < len(wanted), patterns, what, why)
+        )
+    return _download(repos[0], patterns, what) / inside
+
+
+def _root(repo: str, wanted: Sequence[Sequence[str]]) -> Path | None:
+    """The cached snapshot of `repo`, if any of the wanted files is in it."""
+    for choice in wanted:
+        for names in choice:
+            name = names.split("+")[0]
+            if found := cached(repo, name):
+                return found.parents[name.count("/")]
+    return None
+
+
+def _has(root: Path, choice: Sequence[str]) -> bool:
+    return any(all((root / name).exists() for name in names.split("+")) for names in choice)
+
+
+def _download(repo: str, patterns: Sequence[str], what: str) -> Path:
+    """Download with a progress bar; every failure becomes one message."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
+    except Exception as error:  # no such repository, a licence to accept, a cut connection, a full disk
+        raise ModelNotAvailable(
+            f"could not download {what} from {repo!r}: {type(error).__name__}: {str(error).strip().splitlines()[0]}\n"
+            "Run the same line again: a download goes on where it stopped. `smallworld` works without it."
+        ) from error
+
+
+def _how_to_get(
+    repo: str, missing: Sequence[str], partial: bool, patterns: Sequence[str], what: str, why: str
+) -> str:
+    include = " ".join(f'"{pattern}"' for pattern in patterns)
+    have = "is only half downloaded" if partial else "is not on this machine"
+    return "\n".join(
+        (
+            f"{what} {have}, and {why}.",
+            f"  missing:   {', '.join(missing)}",
+            f"  it goes to {hub_cache()}",
+            f"  to get it, with internet:   hf download {repo} --include {include}",
+            "  or carry that folder over from a machine that has it.",
+            "  `smallworld` works now, without any download: get_target('smallworld')",
+        )
+    )
+
+
+# ---- file checks
+
+
+def check_files(root: Path, what: str) -> None:
+    """Look at every JSON and safetensors file in `root` and name the first that was cut short.
+
+    Raises:
+        ModelNotAvailable: naming the file, what was expected and found, and what to do.
+    """
+    for path in sorted(root.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise _damaged(path, what, f"it is not valid JSON ({error})") from error
+    for path in sorted(root.glob("*.safetensors")):
+        if problem := safetensors_problem(path):
+            raise _damaged(path, what, problem)
+
+
+def safetensors_problem(path: Path) -> str | None:
+    """What is wrong with a safetensors file, judging by its header and its size alone; None when nothing is."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length <= size - 8:
+            return f"its header is cut short (the file has {size:,} bytes)"
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return "its header is not readable"
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"expected {expected:,} bytes, found {size:,}"
+
+
+def _damaged(path: Path, what: str, problem: str) -> ModelNotAvailable:
+    repository = [folder for folder in path.parents if folder.name.startswith("models--")]
+    return ModelNotAvailable(
+        f"{what} is damaged: {path.parent.name}/{path.name}: {problem}.\n"
+        f"  Delete {repository[0] if repository else path} and load it again with internet.\n"
+        "  `smallworld` works now, without any download: get_target('smallworld')"
+    )

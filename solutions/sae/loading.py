@@ -1,0 +1,123 @@
+"""Opening an SAE: an embedded one, a folder in SAELens's format, or a release on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from solutions import EMBEDDED_TARGETS, hub
+from solutions.errors import InputError, ModelNotAvailable, unknown_name
+from solutions.models import pick_device
+from solutions.targets import Target
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+
+
+def load_sae(target: Target, device: str | torch.device | None = None) -> SAE:
+    """Load the target's SAE in float32.
+
+    Args:
+        target: what is being studied.
+        device: where to put it; by default the GPU where there is one, else the CPU.
+
+    Returns:
+        A SAELens SAE. `sae.cfg.metadata` says what it was trained on.
+
+    Raises:
+        ModelNotAvailable: it is not on this machine and cannot be downloaded now, or a file is damaged.
+    """
+    if not isinstance(target, Target):
+        raise InputError(f"load_sae needs a Target (see get_target), got {type(target).__name__}.")
+    if target.sae_release in EMBEDDED_TARGETS:
+        from solutions.smallworld import artifacts
+
+        artifacts.verify(f"saes/{target.sae_release}/{target.sae_id}")
+    if target.sae_folder is not None:
+        return load_sae_from_disk(target.sae_folder, device)
+    return _load_release(target.sae_release, target.sae_id, device)
+
+
+def load_sae_from_disk(path: str | os.PathLike[str], device: str | torch.device | None = None) -> SAE:
+    """Load an SAE from a folder in SAELens's format: cfg.json and sae_weights.safetensors.
+
+    Raises:
+        ModelNotAvailable: the folder or a file in it is missing or damaged, or the config lacks what SAELens needs.
+    """
+    path = Path(path)
+    missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
+    if missing:
+        raise ModelNotAvailable(
+            f"no SAE in {path}: missing {' and '.join(missing)}. A SAELens folder holds {CONFIG} and {WEIGHTS}."
+        )
+    hub.check_files(path, f"the SAE {path.name!r}")
+    _check_config(path)
+    from sae_lens import SAE
+
+    return _opened(lambda d: SAE.load_from_disk(path, device=d, dtype="float32"), path.name, device)
+
+
+def _check_config(path: Path) -> None:
+    """SAELens takes a config without a version for one of its old format and drops the metadata: say so instead."""
+    config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    if (
+        "metadata" in config
+        and "sae_lens_version" not in config["metadata"]
+        and "sae_lens_version" not in config
+    ):
+        raise ModelNotAvailable(
+            f"{CONFIG} of {path.name!r} has metadata but no metadata.sae_lens_version. SAELens would take it for an "
+            "old file and silently forget the hook point. Add the version it was written with, e.g. '6.54.12'."
+        )
+
+
+def _load_release(release: str, sae_id: str, device: str | torch.device | None) -> SAE:
+    """Load a SAELens release. Its own loader asks the hub about every file; ours reads the cached files."""
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name, sae_lens_disk_loader
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory()
+    if release not in known and "/" not in release:
+        raise unknown_name("SAE release", release, known, "A repository of the hub (owner/name) works too.")
+    if release in known and sae_id not in known[release].saes_map:
+        raise unknown_name(f"SAE in release {release!r}:", sae_id, known[release].saes_map)
+    what = f"the SAE {release}/{sae_id}"
+    if (
+        get_conversion_loader_name(release) != "sae_lens"
+    ):  # other file formats: SAELens downloads and converts
+        hub.require_connection(what)
+        return _opened(lambda d: SAE.from_pretrained(release, sae_id, device=d), what, device)
+    repo, inside = (
+        (known[release].repo_id, known[release].saes_map[sae_id]) if release in known else (release, sae_id)
+    )
+    names = [f"{inside}/{CONFIG}", f"{inside}/{WEIGHTS}"]
+    folder = hub.local_copy([repo], [[name] for name in names], names, what, inside)
+
+    def from_folder(
+        repo_id: str, folder_name: str, device: str, force_download: bool, cfg_overrides: dict
+    ) -> Any:
+        return *sae_lens_disk_loader(folder, device, cfg_overrides), None
+
+    return _opened(
+        lambda d: SAE.from_pretrained(release, sae_id, device=d, converter=from_folder), what, device
+    )
+
+
+def _opened(open_on: Any, what: str, device: str | torch.device | None) -> SAE:
+    """Call SAELens, and turn what it raises into one message."""
+    try:
+        sae = open_on(str(pick_device(device)))
+    except InputError:
+        raise
+    except Exception as error:
+        raise ModelNotAvailable(
+            f"SAELens cannot open {what}: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        ) from error
+    return sae.eval()
