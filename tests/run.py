@@ -1,0 +1,119 @@
+"""`make test`: every check of the repository, in the order in which a failure is cheapest to learn about.
+
+Each step runs even when an earlier one failed. At the end stand the steps with their times, what was skipped
+and why, and how many tests passed. The exit code is 0 only when nothing failed.
+
+    python tests/run.py                 all steps
+    python tests/run.py unit browser    only these
+"""
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "_build" / "tests"
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]  # loadfile: one notebook's cells must stay in one kernel
+CELL_TIMEOUT = "120"  # seconds
+
+#: name -> arguments for this Python. The order matters only for the reader.
+STEPS = {
+    "lint": ["-m", "ruff", "check", "."],
+    "spelling": ["-m", "codespell_lib", "."],
+    "labs": ["solutions/make_labs.py", "--check"],
+    "unit": [*PYTEST, *TWO_AT_A_TIME, "-m", "not browser", "tests"],
+    "notebooks": [
+        *PYTEST, *TWO_AT_A_TIME, "--nbval-lax", "--nbval-current-env",
+        "--nbval-cell-timeout", CELL_TIMEOUT, "book", "solutions", "labs",
+    ],
+    "site": ["book/build.py"],
+    "browser": [*PYTEST, "-m", "browser", "tests"],
+}
+
+
+@dataclass
+class Result:
+    """What one step did: exit code, seconds, tests by outcome, and the reasons for what was skipped."""
+
+    code: int
+    seconds: float
+    outcomes: Counter = field(default_factory=Counter)
+    skipped: Counter = field(default_factory=Counter)
+
+
+def read_report(path: Path, result: Result) -> None:
+    """Count the tests of a JUnit report into `result`."""
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        tags = {child.tag for child in case}
+        if tags & {"failure", "error"}:
+            result.outcomes["failed"] += 1
+        elif "skipped" in tags:
+            result.outcomes["skipped"] += 1
+            result.skipped[case.find("skipped").get("message", "no reason given")] += 1
+        else:
+            result.outcomes["passed"] += 1
+
+
+def run_step(name: str) -> Result:
+    """Run one step, its output going straight to the terminal."""
+    print(f"\n=== {name} " + "=" * (70 - len(name)), flush=True)
+    report = REPORTS / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    options = [f"--junitxml={report}", "-o", "junit_family=xunit2"] if "pytest" in STEPS[name] else []
+    start = time.monotonic()
+    code = subprocess.run([sys.executable, *STEPS[name], *options], cwd=ROOT, env=environment()).returncode
+    result = Result(code, time.monotonic() - start)
+    if report.exists():
+        read_report(report, result)
+    elif not code:
+        result.outcomes["passed"] += 1  # lint, spelling and the like count as one test each
+    if code and not result.outcomes["failed"]:
+        result.outcomes["failed"] += 1
+    return result
+
+
+def environment() -> dict[str, str]:
+    """What the tests run in: this interpreter's kernels, nothing read from the user's home."""
+    private = ROOT / "_build" / "jupyter"
+    return {
+        **os.environ,
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_CONFIG_DIR": str(private / "config"),
+        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
+        "IPYTHONDIR": str(private / "ipython"),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def summarise(results: dict[str, Result]) -> None:
+    print("\n=== summary " + "=" * 63)
+    for name, result in results.items():
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(result.outcomes.items()))
+        print(f"  {'FAILED' if result.code else 'ok':7}{name:11}{result.seconds:6.0f} s   {counts}")
+    reasons = sum((result.skipped for result in results.values()), Counter())
+    print("\nSkipped:" if reasons else "\nNothing was skipped.")
+    for reason, count in reasons.most_common():
+        print(f"  {count} × {reason}")
+    total = sum((result.outcomes for result in results.values()), Counter())
+    print(f"\n{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in STEPS]
+    if unknown:
+        print(f"Unknown step: {', '.join(unknown)}. The steps are: {', '.join(STEPS)}.", file=sys.stderr)
+        return 2
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    results = {name: run_step(name) for name in names or STEPS}
+    summarise(results)
+    return int(any(result.code for result in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
