@@ -1,0 +1,1 @@
+"""The labs: notebooks with exercises, and `labs.checks`, the graders that talk back."""

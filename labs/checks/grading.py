@@ -1,0 +1,124 @@
+"""Grading one answer: run it on drawn inputs and say what happened, in the learner's terms.
+
+The order of the questions is the order in which a teacher would ask them. Is it written? Does it run? Is it a
+mistake I know? Does it have the right form? Which property fails? Only then: is it right?
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from labs.checks import errors
+from labs.checks.compare import agree, describe, difference, form_fault, has_nan, plain, unchanged
+from labs.checks.exercise import Exercise, Verdict, Wrong
+
+
+def grade(exercise: Exercise, answer: Callable) -> Verdict:
+    """Run `answer` on the exercise's drawn inputs and return a verdict. Never raises on a learner's mistake."""
+
+    def verdict(status, message, lines=(), wrong=None):
+        return Verdict(exercise.number, exercise.name, status, message, tuple(lines), wrong)
+
+    if not callable(answer):
+        return verdict(
+            "form",
+            f"`check` wants the function itself, and was given {describe(plain(answer))}. "
+            f'Write `check("{exercise.number}", {exercise.name})`, without brackets after the name.',
+        )
+    cases = [exercise.inputs(seed) for seed in range(exercise.cases)]
+    outputs = []
+    for args in cases:
+        given = copy.deepcopy(args)
+        try:
+            outputs.append(plain(answer(*given.values())))
+        except NotImplementedError as error:
+            undone = errors.undone_exercise(error)
+            if undone is None:
+                return verdict("raised", *errors.explain_in_check(error, exercise, answer, args))
+            if undone in ("", exercise.number):
+                return verdict("todo", "Nothing to grade here so far. The hints above open one at a time.")
+            return verdict("todo", f"Your function uses exercise {undone}, which is not done yet. Do that one first.")
+        except Exception as error:  # whatever a learner's code can raise
+            return verdict("raised", *errors.explain_in_check(error, exercise, answer, args))
+        changed = [name for name in args if not unchanged(given[name], args[name])]
+        if changed:
+            return verdict(
+                "form",
+                f"Your function changed its argument `{changed[0]}` in place. Whoever calls it next gets other "
+                "numbers. Look for `+=`, `[...] =` or a method ending in `_`; work on a copy or a new tensor.",
+            )
+
+    expected = [plain(exercise.reference(*copy.deepcopy(args).values())) for args in cases]
+    if known := recognise(exercise, answer, cases, outputs, expected):
+        return verdict("known", known.message, wrong=known)
+    return verdict(*first_fault(exercise, answer, cases, outputs, expected))
+
+
+def recognise(
+    exercise: Exercise, answer: Callable, cases: list[dict], outputs: list, expected: list
+) -> Wrong | None:
+    """The first known wrong answer that this one behaves like, or None."""
+    for wrong in exercise.wrong:
+        if wrong.recognise is not None:
+            if any(_recognised(wrong, answer, args, out) for args, out in zip(cases, outputs, strict=True)):
+                return wrong
+            continue
+        told_apart = False  # a mistake that gives the right output everywhere is no mistake
+        for args, out, right in zip(cases, outputs, expected, strict=True):
+            try:
+                mistaken = plain(wrong.answer(*copy.deepcopy(args).values()))
+            except Exception:  # the mistake itself breaks on this input, so the input says nothing
+                continue
+            if not agree(out, mistaken):
+                break
+            told_apart |= not agree(mistaken, right)
+        else:
+            if told_apart:
+                return wrong
+    return None
+
+
+def _recognised(wrong: Wrong, answer: Callable, args: dict, output: Any) -> bool:
+    try:
+        return bool(wrong.recognise(answer, copy.deepcopy(args), output))
+    except Exception:  # an output of the wrong form: the form check will say so
+        return False
+
+
+def first_fault(
+    exercise: Exercise, answer: Callable, cases: list[dict], outputs: list, expected: list
+) -> tuple[str, str]:
+    """(status, message) of the first thing that is not right, or ("right", what you just saw)."""
+    for args, out, right in zip(cases, outputs, expected, strict=True):
+        if out is None:
+            return "form", "Your function returned `None`. Does every path through it end in `return`?"
+        if fault := form_fault(out, right):
+            return "form", f"The form is not right yet: {fault}. The task asks for `{exercise.returns}`. {drawn(args)}"
+        if has_nan(out) and not has_nan(right):
+            return "wrong", f"Your answer contains nan (not a number): something was divided by zero. {drawn(args)}"
+    for prop in exercise.properties:
+        for args, out in zip(cases, outputs, strict=True):
+            try:
+                fault = prop.fault(answer, copy.deepcopy(args), out)
+            except Exception as error:  # the learner's function broke on the property's own input
+                return "raised", f"{prop.claim} On such an input yours raised: {errors.one_line(error)}"
+            if fault:
+                return "wrong", f"{prop.claim} {fault} {drawn(args)}"
+    if exercise.unique:
+        for args, out, right in zip(cases, outputs, expected, strict=True):
+            if not agree(out, right):
+                return "wrong", f"The form is right, the numbers are not: {difference(out, right)}. {drawn(args)}"
+    return "right", exercise.saw
+
+
+def drawn(args: dict) -> str:
+    """The drawn input in a few words, so that a learner can make one like it."""
+    return "The input was " + ", ".join(f"`{name}`: {_brief(value)}" for name, value in args.items()) + "."
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        return f"`{value!r}`" if isinstance(value, str) else f"{value}"
+    return describe(plain(value)) if not callable(value) else "a function"
