@@ -4,8 +4,8 @@ Imports only ever point left:
 
     smallworld -> targets -> data -> models -> sae -> analysis -> ...
 
-The embedded target needs no network, so this file switches the Hugging Face libraries to offline mode before any of
-them is imported. They read their environment once, at import: later is too late.
+The embedded target needs no network, so this file switches the Hugging Face libraries to offline mode
+before any of them is imported. They read their environment once, at import: later is too late.
 """
 
 import os
@@ -19,7 +19,8 @@ EMBEDDED_TARGETS = ("smallworld", "smallworld-llama")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-#: True when it was us, not the reader, who switched the hub off (an error message then says how to switch it on).
+#: True when it was us, not the reader, who switched the hub off (an error message then says how to switch
+#: it on).
 SWITCHED_OFFLINE = (
     os.environ.get(TARGET_VARIABLE, "smallworld") in EMBEDDED_TARGETS and "HF_HUB_OFFLINE" not in os.environ
 )

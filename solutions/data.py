@@ -1,8 +1,8 @@
 """Text in, tokens out; and activations to disk and back.
 
-A text becomes a row of token ids. Rows have different lengths, so the short ones are padded on the right. GPT-2 pads
-with the same token it begins texts with, so which positions are real is kept as a mask made from the lengths: it
-cannot be read off the ids.
+A text becomes a row of token ids. Rows have different lengths, so the short ones are padded on the right.
+GPT-2 pads with the same token it begins texts with, so which positions are real is kept as a mask made from
+the lengths: it cannot be read off the ids.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -51,7 +50,8 @@ def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str]
         target: what is being studied.
         n: how many texts.
         split: "train", "probe" or "test"; the embedded text of one split never depends on the others.
-        kinds: only these kinds. Only the embedded text has kinds, so asking for them reads it whatever the target.
+        kinds: only these kinds. Only the embedded text has kinds, so asking for them reads it whatever the
+            target.
 
     Returns:
         `n` texts, the same ones every time.
@@ -59,7 +59,8 @@ def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str]
     Raises:
         InputError: for an unknown split or kind.
 
-    A text that lives on the hub and cannot be reached is replaced by the embedded one, with a warning that says so.
+    A text that lives on the hub and cannot be reached is replaced by the embedded one, with a warning that
+    says so.
     """
     check_count(n, "n")
     if split not in ("train", "probe", "test"):
@@ -69,7 +70,7 @@ def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str]
     try:
         return _hub_texts(target.text, n)
     except NotAvailable as error:
-        warnings.warn(f"{error} Reading the embedded text instead.", stacklevel=2)
+        print(f"{error} Reading the embedded text instead.")
         return _smallworld_texts(n, split, None)
 
 
@@ -155,6 +156,19 @@ class Tokens:
         return Tokens(self.ids.to(device), self.mask.to(device), self.bos.to(device), self.n_cut)
 
 
+def check_acts(acts: Tensor, tokens: Tokens, name: str = "acts") -> Tensor:
+    """Return `acts` if there is one vector for every position of `tokens`."""
+    if not isinstance(tokens, Tokens):
+        raise InputError(f"tokens must be Tokens from `tokenize`, got {type(tokens).__name__}.")
+    check_tensor(acts, name, shape="batch pos d")
+    if acts.shape[:2] != tokens.ids.shape:
+        raise InputError(
+            f"{name} has shape {list(acts.shape)}; its first two axes must be those of the tokens, "
+            f"{list(tokens.ids.shape)}."
+        )
+    return acts
+
+
 def tokenize(
     model: Any,
     texts: str | Sequence[str] | Sequence[Text],
@@ -168,7 +182,8 @@ def tokenize(
     Args:
         model: a loaded model (its tokenizer and context length are used).
         texts: one text or several, none of them empty.
-        context_size: longest row, BOS included; by default the target's, at most the model's. Longer texts are cut.
+        context_size: longest row, BOS included; by default the target's, at most the model's. Longer texts
+            are cut.
         prepend_bos: whether every row begins with BOS.
 
     Returns:
@@ -243,7 +258,8 @@ def save_activations(
         target: the target they were taken on.
 
     Returns:
-        The folder, which holds `activations.safetensors` and `manifest.json` (hooks, shapes, dtypes, checksum).
+        The folder, which holds `activations.safetensors` and `manifest.json` (hooks, shapes, dtypes,
+        checksum).
     """
     from safetensors.torch import save_file
 
@@ -252,12 +268,8 @@ def save_activations(
             "acts must map at least one hook name to its activations, as `extract` returns them."
         )
     for hook, x in acts.items():
-        check_tensor(x, f"acts[{hook!r}]")
-        if x.shape[:2] != tokens.ids.shape:
-            raise InputError(
-                f"acts[{hook!r}] has shape {list(x.shape)}; its first two axes must be those of the tokens, "
-                f"{list(tokens.ids.shape)}."
-            )
+        if len(check_tensor(x, f"acts[{hook!r}]")) != len(tokens):
+            raise InputError(f"acts[{hook!r}] has {len(x)} rows, the tokens have {len(tokens)}.")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -302,8 +314,8 @@ def load_activations(path: str | os.PathLike[str]) -> SavedActivations:
         found = sha256(path / name) if (path / name).is_file() else "no file"
         if found != expected["sha256"]:
             raise DamagedFile(
-                f"{name} in {path} is damaged: expected sha256 {expected['sha256'][:16]}…, found {found[:16]}…. "
-                "Save the activations again."
+                f"{name} in {path} is damaged: expected sha256 {expected['sha256'][:16]}…, "
+                f"found {found[:16]}…. Save the activations again."
             )
     tensors = load_file(path / "activations.safetensors")
     tokens = Tokens(*(tensors.pop(f"tokens.{name}") for name in ("ids", "mask", "bos")))

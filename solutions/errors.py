@@ -19,7 +19,7 @@ HERE = str(Path(__file__).parent)
 
 
 class CourseError(Exception):
-    """Base of the errors this course raises itself. In a notebook it shows the reader's own line, not ours."""
+    """Base of the errors this course raises itself. A notebook shows the reader's own line, not ours."""
 
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this instead of printing a page of library frames."""
@@ -48,6 +48,12 @@ class PreflightError(CourseError, ValueError):
         super().__init__(message)
         self.code = code
         self.report = report
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says; libraries like to add twenty more."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def unknown_name(kind: str, given: object, known: Iterable[str], hint: str = "") -> InputError:
@@ -91,7 +97,7 @@ def check_count(value: object, name: str, least: int = 1) -> int:
 
 
 def whole_number(value: object) -> int | None:
-    """`value` as an int when it is a whole number of any kind (Python's, numpy's, a one-element tensor), else None."""
+    """`value` as an int when it is a whole number (Python's, numpy's, a one-element tensor's), else None."""
     if isinstance(value, bool):
         return None
     try:
@@ -114,7 +120,8 @@ def check_tensor(
     Args:
         x: what the caller was given.
         name: what the caller calls it, for the message.
-        shape: the axes wanted, by name, e.g. `"batch pos d_model"`; None accepts any number of axes from one up.
+        shape: the axes wanted, by name, e.g. `"batch pos d_model"`; None accepts any number of axes from
+            one up.
         last: the size the last axis must have.
         floating: True wants a floating-point dtype, False wants whole numbers (token ids).
         device: the device it must be on.

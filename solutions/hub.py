@@ -1,7 +1,7 @@
 """Asking the Hugging Face hub, without hanging and without a page of retries.
 
-The libraries underneath try for half a minute and more when there is no network, and end in a traceback. Here the cache
-is looked at first, then the connection, for a few seconds; only then does anything download.
+The libraries underneath try for half a minute and more when there is no network, and end in a traceback.
+Here the cache is looked at first, then the connection, for a few seconds; only then does anything download.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import solutions
-from solutions.errors import ModelNotAvailable, NotAvailable
+from solutions.errors import ModelNotAvailable, NotAvailable, first_line
 
 #: Seconds to wait for the hub to answer at all.
 PATIENCE = 5.0
@@ -54,6 +54,20 @@ def hub_answers(patience: float = PATIENCE) -> bool:
     thread.start()
     thread.join(patience)
     return answered.is_set()
+
+
+def embedded(name: str) -> Path:
+    """The folder of an embedded artefact, its files compared with their checksums.
+
+    Raises:
+        ModelNotAvailable: a file is missing, cut off or altered; the message names it and both checksums.
+    """
+    from solutions.smallworld import artifacts
+
+    try:
+        return artifacts.path_of(name)
+    except artifacts.ArtifactError as error:
+        raise ModelNotAvailable(str(error)) from error
 
 
 def require_connection(what: str) -> None:
@@ -146,8 +160,8 @@ def _download(repo: str, patterns: Sequence[str], what: str) -> Path:
         return Path(snapshot_download(repo, allow_patterns=list(patterns)))
     except Exception as error:  # no such repository, a licence to accept, a cut connection, a full disk
         raise ModelNotAvailable(
-            f"could not download {what} from {repo!r}: {type(error).__name__}: {str(error).strip().splitlines()[0]}\n"
-            "Run the same line again: a download goes on where it stopped. `smallworld` works without it."
+            f"could not download {what} from {repo!r}: {first_line(error)}\n"
+            "  Run the same line again: a download goes on where it stopped. `smallworld` works without it."
         ) from error
 
 
@@ -188,7 +202,7 @@ def check_files(root: Path, what: str) -> None:
 
 
 def safetensors_problem(path: Path) -> str | None:
-    """What is wrong with a safetensors file, judging by its header and its size alone; None when nothing is."""
+    """What is wrong with a safetensors file, judging by its header and its size; None when nothing is."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(8)

@@ -1,7 +1,7 @@
 """Loading a language model, looking inside it, and changing what happens there.
 
-Everything goes through TransformerLens's `TransformerBridge`: the Hugging Face model, with a named hook point at every
-step of the computation. The same lines load a folder and a model of the hub.
+Everything goes through TransformerLens's `TransformerBridge`: the Hugging Face model, with a named hook
+point at every step of the computation. The same lines load a folder and a model of the hub.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from solutions.data import Text, Tokens, tokenize
+from solutions.data import Text, Tokens, check_acts, tokenize
 from solutions.errors import (
     InputError,
     ModelNotAvailable,
     check_count,
     check_tensor,
     check_text,
+    first_line,
     unknown_name,
 )
 from solutions.targets import Target
@@ -76,9 +77,8 @@ def load_model(target: Target, device: str | torch.device | None = None) -> Tran
     try:
         model = TransformerBridge.boot_transformers(str(folder), device=device, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        why = str(error).strip().splitlines() or [""]
         raise ModelNotAvailable(
-            f"{folder.name} is not a model TransformerLens can open: {type(error).__name__}: {why[0]}"
+            f"{folder.name} is not a model TransformerLens can open: {first_line(error)}"
         ) from error
     finally:
         if bars:
@@ -103,10 +103,7 @@ def _model_folder(target: Target) -> Path:
 
     what = f"the model {target.model!r}"
     if target.model in EMBEDDED_TARGETS:
-        from solutions.smallworld import artifacts
-
-        artifacts.verify(target.model)
-        return artifacts.path_of(target.model)
+        return hub.embedded(target.model)
     if (folder := target.model_folder) is not None:
         if not (folder / "config.json").is_file():
             raise ModelNotAvailable(f"no model in {folder}: a Hugging Face folder has a config.json.")
@@ -157,14 +154,15 @@ def describe_model(model: TransformerBridge) -> pd.DataFrame:
 
 
 def processing_of(model: TransformerBridge) -> list[str] | None:
-    """The processing steps applied to the weights; None when that was not recorded (not loaded by `load_model`)."""
+    """The steps applied to the weights; None when nobody wrote them down (not loaded by `load_model`)."""
     target = getattr(model, "target", None)
     if target is not None:
         return [step for step, applied in target.processing.items() if applied]
     return None if getattr(model, "_weights_processed", False) else []
 
 
-#: The hook points a reader meets, by the end of their name: what they are called here, and what flows through them.
+#: The hook points a reader meets, by the end of their name: what they are called here, and what flows
+#: through them.
 HOOK_KINDS = {
     "hook_embed": ("embed", "token embeddings"),
     "hook_pos_embed": ("pos_embed", "position embeddings"),
@@ -192,7 +190,8 @@ def hook_points(model: TransformerBridge, pattern: str | None = None) -> pd.Data
 
     Args:
         model: a loaded model.
-        pattern: a regular expression; all hook points whose name it matches. Without it, the ones of `HOOK_KINDS`.
+        pattern: a regular expression; all hook points whose name it matches. Without it, the ones of
+            `HOOK_KINDS`.
 
     Returns:
         One row per hook point: name, kind, layer (-1 outside the blocks), holds.
@@ -223,7 +222,7 @@ def _split(hook: str) -> tuple[int, str, str]:
 
 
 def _live_hooks(model: TransformerBridge) -> list[str]:
-    """Hook points that can fire: some wait for a setting (e.g. use_attn_result), rotary models add no positions."""
+    """Hook points that can fire: some wait for a setting, and rotary models add no positions."""
     rotary = model.cfg.positional_embedding_type != "standard"
     return [
         name
@@ -284,8 +283,9 @@ def extract(
         batch_size: how many rows go through the model at once.
 
     Returns:
-        Hook name to activations [batch, pos, d] (attention patterns: [batch, head, query, key]; per-head values:
-        [batch, pos, head, d_head]). Padding positions hold numbers too: leave them out with `tokens.mask`.
+        Hook name to activations [batch, pos, d] (attention patterns: [batch, head, query, key]; per-head
+        values: [batch, pos, head, d_head]). Padding positions hold numbers too: leave them out with
+            `tokens.mask`.
     """
     hooks = check_hooks(model, hooks)
     tokens = as_tokens(model, texts)
@@ -310,16 +310,17 @@ NEAR_ZERO = 0.01
 
 
 def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -> pd.DataFrame:
-    """What the activations look like. BOS and padding are left out, and the table says how many tokens that is.
+    """What the activations look like. BOS and padding are left out, and the table says how many tokens that
+    is.
 
     Args:
         acts: [batch, pos, d], or a mapping from hook name to that.
         tokens: the tokens they belong to.
 
     Returns:
-        One row per hook: mean, std, min, max over all numbers; mean_norm (mean length of a token's vector) and
-        bos_norm (the same for BOS: why it is left out); near_zero (share of numbers smaller in size than 1% of the
-        standard deviation); d; n_tokens counted and n_left_out.
+        One row per hook: mean, std, min, max over all numbers; mean_norm (mean length of a token's vector)
+        and bos_norm (the same for BOS: why it is left out); near_zero (share of numbers smaller in size
+        than 1% of the standard deviation); d; n_tokens counted and n_left_out.
     """
     if isinstance(acts, Tensor):
         acts = {"activations": acts}
@@ -331,11 +332,7 @@ def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -
         )
     rows = {}
     for hook, x in acts.items():
-        check_tensor(x, f"acts[{hook!r}]", shape="batch pos d")
-        if x.shape[:2] != tokens.ids.shape:
-            raise InputError(
-                f"acts[{hook!r}] is {list(x.shape)}; its first two axes must be the tokens' {list(tokens.ids.shape)}."
-            )
+        check_acts(x, tokens, f"acts[{hook!r}]")
         kept = x[tokens.content.to(x.device)].float()
         bos = x[tokens.bos.to(x.device)].float()
         std = kept.std()
@@ -359,7 +356,7 @@ def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -
 
 @torch.no_grad()
 def next_tokens(model: TransformerBridge, prompt: str, k: int = 10) -> pd.DataFrame:
-    """The `k` likeliest next tokens: token, probability, logit, most likely first; the index is the rank from 1."""
+    """The `k` likeliest next tokens: token, probability, logit, likeliest first; the index is the rank."""
     k = min(check_count(k, "k"), model.cfg.d_vocab)
     logits = model(as_tokens(model, check_text(prompt, "prompt")).ids)[0, -1]
     top = logits.log_softmax(-1).topk(k)
@@ -451,13 +448,11 @@ def next_token_loss(logits: Tensor, tokens: Tokens) -> Tensor:
         tokens: the tokens they were computed on.
 
     Returns:
-        [n] one loss for every real token that has a token before it. The first token of a row is predicted by nothing.
+        [n] one loss for every real token that has a token before it. The first token of a row is predicted
+        by nothing.
     """
     check_tensor(logits, "logits", shape="batch pos vocabulary")
-    if logits.shape[:2] != tokens.ids.shape:
-        raise InputError(
-            f"logits are {list(logits.shape)}, tokens {list(tokens.ids.shape)}: the first two must agree."
-        )
+    check_acts(logits, tokens, "logits")
     real = tokens.mask[:, 1:].to(logits.device)
     if not real.any():
         raise InputError(

@@ -1,8 +1,8 @@
 """A target says what is being studied: a model, a place in it, an SAE trained there, and text to read.
 
-Nothing outside this file knows which target it is working on: shapes, layer numbers and names all come from here.
-One environment variable, `MONOSEMANTIC_TARGET`, switches every notebook. It holds a known name or the path of a JSON
-file that describes a target of your own (the fields are those of `Target`).
+Nothing outside this file knows which target it is working on: shapes, layer numbers and names all come from
+here. One environment variable, `MONOSEMANTIC_TARGET`, switches every notebook. It holds a known name or the
+path of a JSON file that describes a target of your own (the fields are those of `Target`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from pathlib import Path
 
 from solutions import EMBEDDED_TARGETS, TARGET_VARIABLE
 from solutions.errors import InputError, check_count, unknown_name, whole_number
-
-#: Where the embedded models and SAEs lie.
-ARTIFACTS = Path(__file__).parent / "smallworld" / "artifacts"
+from solutions.smallworld.artifacts import ARTIFACTS
 
 #: Weight processing a target may ask for: arguments of `TransformerBridge.enable_compatibility_mode`.
 PROCESSING_STEPS = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
@@ -36,7 +34,8 @@ class Target:
         sae_id: the SAE's name within its release (a sub-folder, when the release is a folder).
         d_in: width of the activations, the SAE's input.
         d_sae: number of latents.
-        processing: weight processing the SAE expects (see `PROCESSING_STEPS`); empty means the weights as published.
+        processing: weight processing the SAE expects (see `PROCESSING_STEPS`); empty means the weights as
+            published.
         prepend_bos: whether every text begins with the beginning-of-sequence token.
         context_size: longest text, in tokens, BOS included.
         text: "smallworld" for the embedded text, else a Hugging Face dataset with a "text" column.
@@ -130,7 +129,7 @@ class Target:
 
 
 def _folder(name: str, embedded: Path) -> Path | None:
-    """Where `name` lies on this machine: an embedded artefact, the reader's folder, or None (it is a hub name)."""
+    """Where `name` lies on this machine: an embedded artefact, the reader's folder, or None (a hub name)."""
     if name in EMBEDDED_TARGETS:
         return embedded
     looks_like_a_path = name.startswith((".", "/", "~")) or Path(name).expanduser().is_dir()

@@ -1,7 +1,8 @@
 """Makers of tiny and of real-sized models, SAEs and hub caches, with random weights.
 
-The tests need a model in a tenth of a second, and a GPT-2 at its real shapes without a network. The layouts are those
-of the Hugging Face cache: `models--<owner>--<name>/refs/main` holds a revision, `snapshots/<revision>/` the files.
+The tests need a model in a tenth of a second, and a GPT-2 at its real shapes without a network. The layouts
+are those of the Hugging Face cache: `models--<owner>--<name>/refs/main` holds a revision,
+`snapshots/<revision>/` the files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 def save_tokenizer(folder: Path, vocabulary: int, bos: str, bos_first: bool) -> None:
-    """A byte-level BPE tokenizer made by hand: 256 bytes, merges for pairs of letters, filler up to the size asked."""
+    """A byte-level BPE tokenizer made by hand: 256 bytes, merges for pairs of letters, filler up to the size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -46,7 +47,7 @@ def save_tokenizer(folder: Path, vocabulary: int, bos: str, bos_first: bool) -> 
 
 
 def make_model(folder: Path, architecture: str = "gpt2", d: int = 16, n_layers: int = 3) -> Path:
-    """A random model small enough to load in a moment, its weights stored in half precision like the real ones."""
+    """A random model that loads in a moment, its weights in half precision like the real ones."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +181,7 @@ def fake_gpt2(hub: Path) -> Path:
 
 
 def fake_res_jb(hub: Path, layer: int = 6, d_in: int = 768, d_sae: int = 24576) -> Path:
-    """One SAE of gpt2-small-res-jb in a hub cache: real shapes, random weights, the config in its old format."""
+    """One SAE of gpt2-small-res-jb in a hub cache: real shapes, random weights, old-style config."""
     hook = f"blocks.{layer}.hook_resid_pre"
     files = snapshot(hub, "jbloom/GPT2-Small-SAEs-Reformatted") / hook
     files.mkdir(exist_ok=True)

@@ -1,7 +1,8 @@
 """Sparse autoencoders: loading them, running them, and checking that they fit a model.
 
-`loading` opens an SAE, `measure` runs it and says how good it is, `preflight` compares it with the model it is about to
-be used on. Everything is reachable from here: `from solutions.sae import load_sae, encode, preflight`.
+`loading` opens an SAE, `measure` runs it and says how good it is, `preflight` compares it with the model it
+is about to be used on. Everything is reachable from here: `from solutions.sae import load_sae, encode,
+preflight`.
 """
 
 from solutions.errors import PreflightError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from solutions import EMBEDDED_TARGETS, hub
-from solutions.errors import InputError, ModelNotAvailable, unknown_name
+from solutions.errors import InputError, ModelNotAvailable, first_line, unknown_name
 from solutions.models import pick_device
 from solutions.targets import Target
 
@@ -36,9 +36,7 @@ def load_sae(target: Target, device: str | torch.device | None = None) -> SAE:
     if not isinstance(target, Target):
         raise InputError(f"load_sae needs a Target (see get_target), got {type(target).__name__}.")
     if target.sae_release in EMBEDDED_TARGETS:
-        from solutions.smallworld import artifacts
-
-        artifacts.verify(f"saes/{target.sae_release}/{target.sae_id}")
+        return load_sae_from_disk(hub.embedded(f"saes/{target.sae_release}/{target.sae_id}"), device)
     if target.sae_folder is not None:
         return load_sae_from_disk(target.sae_folder, device)
     return _load_release(target.sae_release, target.sae_id, device)
@@ -48,7 +46,8 @@ def load_sae_from_disk(path: str | os.PathLike[str], device: str | torch.device 
     """Load an SAE from a folder in SAELens's format: cfg.json and sae_weights.safetensors.
 
     Raises:
-        ModelNotAvailable: the folder or a file in it is missing or damaged, or the config lacks what SAELens needs.
+        ModelNotAvailable: the folder or a file in it is missing or damaged, or the config lacks what
+            SAELens needs.
     """
     path = Path(path)
     missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
@@ -64,7 +63,7 @@ def load_sae_from_disk(path: str | os.PathLike[str], device: str | torch.device 
 
 
 def _check_config(path: Path) -> None:
-    """SAELens takes a config without a version for one of its old format and drops the metadata: say so instead."""
+    """SAELens takes a config without a version for an old one and drops its metadata: say so instead."""
     config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     if (
         "metadata" in config
@@ -72,8 +71,8 @@ def _check_config(path: Path) -> None:
         and "sae_lens_version" not in config
     ):
         raise ModelNotAvailable(
-            f"{CONFIG} of {path.name!r} has metadata but no metadata.sae_lens_version. SAELens would take it for an "
-            "old file and silently forget the hook point. Add the version it was written with, e.g. '6.54.12'."
+            f"{CONFIG} of {path.name!r} has metadata without sae_lens_version. SAELens would take it for an "
+            "old file and silently forget the hook point. Add the version it was written with."
         )
 
 
@@ -117,7 +116,5 @@ def _opened(open_on: Any, what: str, device: str | torch.device | None) -> SAE:
     except InputError:
         raise
     except Exception as error:
-        raise ModelNotAvailable(
-            f"SAELens cannot open {what}: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise ModelNotAvailable(f"SAELens cannot open {what}: {first_line(error)}") from error
     return sae.eval()

@@ -19,7 +19,8 @@ def encode(sae: SAE, acts: Tensor) -> Tensor:
 
     Args:
         sae: the SAE.
-        acts: [..., d_in] activations, one vector per token. An SAE is a function of one token: never average first.
+        acts: [..., d_in] activations, one vector per token. An SAE is a function of one token: never
+            average first.
 
     Returns:
         [..., d_sae] latent activations, most of them exactly zero.
@@ -46,8 +47,8 @@ def explained_variance(x: Tensor, x_hat: Tensor) -> float:
     """The share of the variance of `x` that `x_hat` accounts for.
 
     Variance is measured around the mean over tokens: always predicting the mean scores exactly 0, a perfect
-    reconstruction 1, and anything worse than the mean is negative. (Around zero instead, the mean alone would look
-    like an achievement: activations are far from the origin.)
+    reconstruction 1, and anything worse than the mean is negative. (Around zero instead, the mean alone
+    would look like an achievement: activations are far from the origin.)
 
     Args:
         x: [..., d] activations. Leave BOS out: its norm is so large that it would decide the result alone.
