@@ -1,18 +1,28 @@
 """Questions one can ask of features: which ones fire, on what, how often, and how purely.
 
-Everything here works on plain tensors. `features` is always [tokens, latents] with BOS and padding already
+Nearly everything here works on plain tensors. `features` is always [tokens, latents] with BOS and padding already
 left out (`activations[mask]` does it), values are activation strengths in the SAE's own units, and zero
 means "not active". A function never needs to know which model the numbers came from.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from solutions.data import Tokens, tokenize
 from solutions.errors import InputError
+from solutions.sae import encode
+from solutions.smallworld.corpus import CONCEPTS, SEEDS, documents
+from solutions.smallworld.tokenizer import label_tokens
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 def _require(name: str, x: Tensor, *dims: str) -> Tensor:
@@ -34,6 +44,45 @@ def _same_length(**tensors: Sequence) -> None:
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} has {n}" for name, n in lengths.items())
         raise InputError(f"Expected one row per token everywhere, but {found}.")
+
+
+# ------------------------------------------------------------------------------------------ texts to ask about
+
+def latent_activations(sae: SAE, acts: Tensor, latents: Sequence[int], rows: int = 16) -> Tensor:
+    """A few latents on many texts, [texts, positions, len(latents)], without holding all latents at once.
+
+    sae: a SAELens SAE; acts: [texts, positions, d_in] at its hook point; rows: texts encoded at a time. All
+    latents of 100,000 tokens would take 10 GB for the SAE of GPT-2 small.
+    """
+    _require("acts", acts, "texts", "positions", "d_in")
+    wanted = list(latents)
+    if not wanted or not all(0 <= latent < sae.cfg.d_sae for latent in wanted):
+        raise InputError(f"latents: expected numbers from 0 to {sae.cfg.d_sae - 1}, got {wanted}.")
+    return torch.cat([encode(sae, part)[..., wanted] for part in acts.split(rows)])
+
+
+class LabelledTexts(NamedTuple):
+    """Texts of the embedded world as tokens, with the concepts that hold on each token."""
+    tokens: Tokens
+    labels: Tensor               # [texts, positions, concepts] bool; False on BOS and padding
+    concepts: tuple[str, ...]
+
+
+def labelled_texts(model: TransformerBridge, n: int, split: str = "test") -> LabelledTexts:
+    """The first n texts of the embedded world, tokenised for `model`, with ground truth for every token.
+
+    Any byte-level tokenizer will do, GPT-2's too. Texts longer than the context are cut.
+    """
+    if split not in SEEDS or n < 1:
+        raise InputError(f"Expected n of 1 or more and a split of {', '.join(SEEDS)}; got {n} and {split!r}.")
+    documents_ = list(documents(SEEDS[split], n))
+    tokens = tokenize(model, [document.text for document in documents_])
+    labels = torch.zeros(*tokens.ids.shape, len(CONCEPTS), dtype=torch.bool)
+    for row, document in enumerate(documents_):
+        found = torch.from_numpy(label_tokens(document, model.tokenizer).labels)
+        place = tokens.content[row].cpu().nonzero().flatten()
+        labels[row, place] = found[: len(place)]
+    return LabelledTexts(tokens, labels, tuple(concept.name for concept in CONCEPTS))
 
 
 # --------------------------------------------------------------------------------------- which latents fire
@@ -109,16 +158,37 @@ def concept_scores(features: Tensor, concept: Tensor, threshold: float = 0.0) ->
     _require("features", features, "tokens", "latents")
     _require("concept", concept, "tokens")
     _same_length(features=features, concept=concept)
-    fires = (features > threshold).float()
-    hits = concept.float() @ fires
-    fired, wanted = fires.sum(0), concept.float().sum()
-    table = pd.DataFrame({
-        "latent": range(features.shape[1]),
+    table = _precision_recall((features > threshold).float(), concept.float()[:, None])
+    table.insert(0, "latent", range(features.shape[1]))
+    return table.sort_values("f1", ascending=False).reset_index(drop=True)
+
+
+def concepts_of(
+    activations: Tensor, labels: Tensor, concepts: Sequence[str], threshold: float = 0.0
+) -> pd.DataFrame:
+    """Which concept one latent stands for: the same scores, for one latent and every concept.
+
+    activations: [tokens]; labels: [tokens, concepts] bool; concepts: their names.
+    Returns concept, precision, recall, f1, best F1 first.
+    """
+    _require("activations", activations, "tokens")
+    _require("labels", labels, "tokens", "concepts")
+    _same_length(activations=activations, labels=labels)
+    if len(concepts) != labels.shape[1]:
+        raise InputError(f"concepts: expected {labels.shape[1]} names, one per label, got {len(concepts)}.")
+    table = _precision_recall((activations > threshold).float()[:, None], labels.float())
+    table.insert(0, "concept", list(concepts))
+    return table.sort_values("f1", ascending=False).reset_index(drop=True)
+
+
+def _precision_recall(fires: Tensor, holds: Tensor) -> pd.DataFrame:
+    """Precision, recall and F1 of predictions against truth; each [tokens, n], where either may have n = 1."""
+    hits, fired, wanted = (fires * holds).sum(0), fires.sum(0), holds.sum(0)
+    return pd.DataFrame({
         "precision": (hits / fired.clamp(min=1)).tolist(),
         "recall": (hits / wanted.clamp(min=1)).tolist(),
         "f1": (2 * hits / (fired + wanted).clamp(min=1)).tolist(),
     })
-    return table.sort_values("f1", ascending=False).reset_index(drop=True)
 
 
 # ----------------------------------------------------------------------------------- the page of one latent

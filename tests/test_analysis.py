@@ -49,6 +49,14 @@ def test_concept_scores_are_precision_recall_and_f1():
     assert table.index[0] == 1  # best first
 
 
+def test_concepts_of_turns_the_question_round():
+    labels = torch.tensor([[True, True], [True, False], [False, False]])
+    table = analysis.concepts_of(FEATURES[:, 0], labels, ["wide", "narrow"]).set_index("concept")
+    assert tuple(table.loc["wide"]) == pytest.approx((1.0, 0.5, 2 / 3))
+    assert tuple(table.loc["narrow"]) == (0.0, 0.0, 0.0)
+    assert table.index[0] == "wide"
+
+
 # ----------------------------------------------------------------------------- the page of one latent
 
 @pytest.fixture
@@ -226,6 +234,7 @@ MASK = torch.ones(3, 3, dtype=torch.bool)
     (lambda: analysis.activity_by_text([]), "empty list"),
     (lambda: analysis.contrast(FEATURES, FEATURES[:2]), "pairs of texts"),
     (lambda: analysis.concept_scores(FEATURES, torch.ones(2, dtype=torch.bool)), "concept has 2"),
+    (lambda: analysis.concepts_of(FEATURES[:, 0], MASK, ["a"]), "expected 3 names.*got 1"),
     (lambda: analysis.feature_page(FEATURES, MASK.float(), [["a"] * 3] * 3, 0), "torch.bool"),
     (lambda: analysis.feature_page(FEATURES, ~MASK, [["a"] * 3] * 3, 0), "at least one token"),
     (lambda: analysis.feature_page(FEATURES, MASK, [["a"] * 3], 0), "str_tokens has 1"),
