@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = "[0-9][0-9]_*.md"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 HEADING = re.compile(r"^#{1,3} +(.+)$", re.M)
+FENCED = re.compile(r"^(`{3,}).*?^\1", re.M | re.S)  # a comment in a code example is no heading
 NUMBER = re.compile(r"Exercise (\d+\.\d+)")
 STAMP = "monosemantic"  # notebook metadata: how we know our own, untouched work
 
@@ -54,8 +55,8 @@ def make_lab(text: str, name: str = "lab") -> str:
     heading, number = "start", None
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "markdown" and (found := HEADING.search(cell.source)):
-            heading = found.group(1)
+        if cell.cell_type == "markdown" and (headings := HEADING.findall(FENCED.sub("", cell.source))):
+            heading = headings[-1]
             number = match.group(1) if (match := NUMBER.search(heading)) else None
         where = f"{name}: cell {len(cells)} under {heading!r}"
         source, removed = strip_solutions(cell.source, number, where)
@@ -87,7 +88,8 @@ def strip_solutions(source: str, number: str | None, where: str) -> tuple[str, l
                 raise LabError(f"{where}: {BEGIN} inside a solution. Close the first one with {END}.")
             indent = line[: len(line) - len(line.lstrip())]
             what = f"Exercise {number} is not done yet" if number else "not done yet"
-            kept += [f"{indent}# Your code here, in place of the next line.", f'{indent}raise NotImplementedError("{what}")']
+            kept.append(f"{indent}# Your code here, in place of the next line.")
+            kept.append(f'{indent}raise NotImplementedError("{what}")')
         elif marker.startswith(END):
             if indent is None:
                 raise LabError(f"{where}: {END} without {BEGIN} before it.")
@@ -101,7 +103,9 @@ def strip_solutions(source: str, number: str | None, where: str) -> tuple[str, l
     return "\n".join(kept), removed
 
 
-def _clean(cell: NotebookNode, source: str, tags: list, is_stub: bool, cell_id: str, where: str) -> NotebookNode:
+def _clean(
+    cell: NotebookNode, source: str, tags: list, is_stub: bool, cell_id: str, where: str
+) -> NotebookNode:
     """The lab's version of a cell: tagged, without outputs, and known to parse."""
     if cell.cell_type != "code":
         return nbformat.v4.new_markdown_cell(source, id=cell_id)
@@ -128,13 +132,17 @@ def _cell_id(heading: str, used: set[str]) -> str:
 
 def _forbid_leaks(solved: Sequence[str], cells: Sequence[NotebookNode], name: str) -> None:
     """Raise if a line of a solution long enough to give it away stands anywhere in the lab."""
-    telling = {line.strip() for line in solved if len(line.strip()) >= 24}
+    telling = {line.strip() for line in solved if len(line.strip()) >= 20}
     for cell in cells:
         if "### BEGIN" in cell.source or "### END" in cell.source:
-            raise LabError(f"{name}: cell {cell.id!r} has a misspelt solution marker. Write {BEGIN} or {END}.")
+            raise LabError(
+                f"{name}: cell {cell.id!r} has a misspelt solution marker. Write {BEGIN} or {END}."
+            )
         leaked = next((line.strip() for line in cell.source.splitlines() if line.strip() in telling), None)
         if leaked:
-            raise LabError(f"{name}: cell {cell.id!r} gives away a line of a solution: {leaked!r}. Reword it.")
+            raise LabError(
+                f"{name}: cell {cell.id!r} gives away a line of a solution: {leaked!r}. Reword it."
+            )
 
 
 def fingerprint(notebook: NotebookNode) -> str:
@@ -154,8 +162,12 @@ def is_untouched(path: Path) -> bool:
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Make or check every lab under `root`. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m solutions.make_labs", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a lab differs from its source")
+    parser = argparse.ArgumentParser(
+        prog="python -m solutions.make_labs", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if a lab differs from its source"
+    )
     parser.add_argument("--force", action="store_true", help="write over labs that somebody has worked in")
     options = parser.parse_args(arguments)
     problems, sources = [], sorted((root / "solutions").glob(SOURCES))
@@ -171,7 +183,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         if options.check:
             problems.append(f"labs/{out.name}: {_why_it_differs(out)}")
         elif out.exists() and not is_untouched(out) and not options.force:
-            problems.append(f"labs/{out.name}: has been worked in. Move it away, or write over it with --force.")
+            problems.append(
+                f"labs/{out.name}: has been worked in. Move it away, or write over it with --force."
+            )
         else:
             out.parent.mkdir(exist_ok=True)
             out.write_text(wanted, "utf8")
@@ -179,7 +193,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     stems = {source.stem for source in sources}
     for lab in sorted((root / "labs").glob("*.ipynb")):
         if lab.stem not in stems:
-            problems.append(f"labs/{lab.name}: has no source solutions/{lab.stem}.md. Delete it or add the source.")
+            problems.append(
+                f"labs/{lab.name}: has no source solutions/{lab.stem}.md. Delete it or add the source."
+            )
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

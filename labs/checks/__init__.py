@@ -85,7 +85,11 @@ def predict(number: str, choice: str | None) -> None:
     listed = [f"({letter}) {text}" for letter, text in prediction.choices.items()]
     letter = choice.strip().strip("()").lower() if isinstance(choice, str) else choice
     if letter is None or letter is ...:
-        show.show(f"{number} · Predict first", show.BLUE, [prediction.question, *listed, "Write a letter, then run."])
+        show.show(
+            f"{number} · Predict first",
+            show.BLUE,
+            [prediction.question, *listed, "Write a letter, then run."],
+        )
     elif letter not in prediction.choices:
         show.show(f"{number} · {choice!r} is not one of the choices", show.ORANGE, listed)
     else:
@@ -101,7 +105,9 @@ def reveal(number: str, measured: float) -> None:
     """Compare the prediction with the measurement, and explain. Asks for the prediction if there is none."""
     prediction = registry.find_prediction(number)
     if number not in _predicted:
-        show.show(f"{number} · No prediction yet", show.BLUE, ["Commit to one above, then run this cell again."])
+        show.show(
+            f"{number} · No prediction yet", show.BLUE, ["Commit to one above, then run this cell again."]
+        )
         return
     came_true, paragraphs = prediction.review(_predicted[number], measured)
     _record.note(number, True)
@@ -121,10 +127,20 @@ def progress(number: int | None = None) -> None:
         f'<p style="margin:0.3em 0 0"><progress value="{done}" max="{len(names)}" style="width:16em" '
         f'aria-label="{html.escape(f"{done} of {len(names)} done")}"></progress></p>'
     )
-    show.show(f"Lab {number}: {done} of {len(names)} done", show.GREEN if done == len(names) else show.BLUE, rows, (), bar)
+    show.show(
+        f"Lab {number}: {done} of {len(names)} done",
+        show.GREEN if done == len(names) else show.BLUE,
+        rows,
+        (),
+        bar,
+    )
 
 
 def require_all(number: int) -> None:
     """Raise AssertionError unless every exercise and prediction of the lab is done; the solved lab ends with this."""
-    missing = [n for n in [*registry.exercises(number), *registry.predictions(number)] if _record.states.get(n) != DONE]
+    missing = [
+        n
+        for n in [*registry.exercises(number), *registry.predictions(number)]
+        if _record.states.get(n) != DONE
+    ]
     assert not missing, f"Lab {number} is not complete. Not done: {', '.join(missing)}."

@@ -25,7 +25,7 @@ def plain(value: Any) -> Any:
 
 
 def kind(tensor: torch.Tensor) -> str:
-    """"bool", "float", "complex" or "int": the part of a dtype that an exercise cares about."""
+    """ "bool", "float", "complex" or "int": the part of a dtype that an exercise cares about."""
     if tensor.dtype == torch.bool:
         return "bool"
     return "float" if tensor.is_floating_point() else "complex" if tensor.is_complex() else "int"
@@ -115,11 +115,16 @@ def form_fault(found: Any, expected: Any, where: str = "the answer") -> str | No
         if len(found) != len(expected):
             return f"expected {where} to have {len(expected)} entries, found {len(found)}"
         faults = (
-            form_fault(f, e, f"entry {i} of {where}") for i, (f, e) in enumerate(zip(found, expected, strict=True))
+            form_fault(f, e, f"entry {i} of {where}")
+            for i, (f, e) in enumerate(zip(found, expected, strict=True))
         )
         return next((fault for fault in faults if fault), None)
     if isinstance(expected, numbers.Real):
-        return None if isinstance(found, numbers.Real) else f"expected {where} to be a number, found {describe(found)}"
+        return (
+            None
+            if isinstance(found, numbers.Real)
+            else f"expected {where} to be a number, found {describe(found)}"
+        )
     if type(found) is not type(expected):
         return f"expected {where} to be {describe(expected)}, found {describe(found)}"
     return None

@@ -21,35 +21,76 @@ IN_A_CELL = re.compile(r"ipykernel_\d+|^<ipython-input")  # how IPython names th
 
 # (exception types, pattern in its message, what to look at): the first that fits is shown
 ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
-    ((NameError,), r"name '(?P<name>\w+)' is not defined",
-     "`{name}` has no value yet. Is it spelled right, and has the cell that defines it been run?"),
+    (
+        (NameError,),
+        r"name '(?P<name>\w+)' is not defined",
+        "`{name}` has no value yet. Is it spelled right, and has the cell that defines it been run?",
+    ),
     ((UnboundLocalError,), r"", "A variable is used before this function gives it a value."),
-    ((RuntimeError,), r"mat1 and mat2 shapes cannot be multiplied \((?P<a>\d+)x(?P<b>\d+) and (?P<c>\d+)x(?P<d>\d+)\)",
-     "A matrix product needs equal inner sizes, and here they are {b} and {c}. Print `.shape` of both sides: is one of "
-     "them the wrong way round?"),
-    ((RuntimeError,), r"The size of tensor a \((?P<a>\d+)\) must match the size of tensor b \((?P<b>\d+)\)",
-     "Two tensors of sizes {a} and {b} cannot be lined up. Shapes are compared from the last axis backwards; "
-     "`[..., None]` or `keepdim=True` keeps an axis that would be lost."),
-    ((RuntimeError,), r"selected index k out of range",
-     "`topk` was asked for more entries than the axis has. Is it looking at the right axis?"),
-    ((RuntimeError,), r"a Tensor with \d+ elements cannot be converted|Boolean value of Tensor",
-     "A whole tensor stands where one number or one truth value is needed. Reduce it first: `.mean()`, `.sum()`, "
-     "`.any()` or `.all()`."),
-    ((RuntimeError,), r"could not infer output dtype|not implemented for '(?:Bool|Long|Int)'",
-     "This operation needs floats, and the tensor holds whole numbers or truth values. `.float()` converts."),
-    ((IndexError,), r"shape of the mask \[(?P<a>[\d, ]*)\].*shape of the indexed tensor \[(?P<b>[\d, ]*)\]",
-     "The mask has shape [{a}], the tensor [{b}]. A mask picks along the leading axes: those must be equal."),
-    ((IndexError,), r"", "An index lies outside the tensor or list. Print the shape and the index just before this line."),
-    ((AttributeError,), r"'NoneType' object",
-     "Something on this line is `None`. A function without `return` gives None; so does a hook that never ran."),
-    ((AttributeError,), r"'(?P<type>\w+)' object has no attribute '(?P<name>\w+)'",
-     "A {type} has no `{name}`. Is the value of the type you expect? `type(...)` tells."),
+    (
+        (RuntimeError,),
+        r"mat1 and mat2 shapes cannot be multiplied \((?P<a>\d+)x(?P<b>\d+) and (?P<c>\d+)x(?P<d>\d+)\)",
+        "A matrix product needs equal inner sizes, and here they are {b} and {c}. Print `.shape` of both "
+        "sides: is one of them the wrong way round?",
+    ),
+    (
+        (RuntimeError,),
+        r"The size of tensor a \((?P<a>\d+)\) must match the size of tensor b \((?P<b>\d+)\)",
+        "Two tensors of sizes {a} and {b} cannot be lined up. Shapes are compared from the last axis backwards; "
+        "`[..., None]` or `keepdim=True` keeps an axis that would be lost.",
+    ),
+    (
+        (RuntimeError,),
+        r"selected index k out of range",
+        "`topk` was asked for more entries than the axis has. Is it looking at the right axis?",
+    ),
+    (
+        (RuntimeError,),
+        r"a Tensor with \d+ elements cannot be converted|Boolean value of Tensor",
+        "A whole tensor stands where one number or one truth value is needed. Reduce it first: `.mean()`, "
+        "`.sum()`, `.any()` or `.all()`.",
+    ),
+    (
+        (RuntimeError,),
+        r"could not infer output dtype|not implemented for '(?:Bool|Long|Int)'",
+        "This operation needs floats, and the tensor holds whole numbers or truth values. `.float()` converts.",
+    ),
+    (
+        (IndexError,),
+        r"shape of the mask \[(?P<a>[\d, ]*)\].*shape of the indexed tensor \[(?P<b>[\d, ]*)\]",
+        "The mask has shape [{a}], the tensor [{b}]. A mask picks along the leading axes: those must be equal.",
+    ),
+    (
+        (IndexError,),
+        r"",
+        "An index lies outside the tensor or list. Print the shape and the index just before this line.",
+    ),
+    (
+        (AttributeError,),
+        r"'NoneType' object",
+        "Something on this line is `None`. A function without `return` gives None; so does a hook that never ran.",
+    ),
+    (
+        (AttributeError,),
+        r"'(?P<type>\w+)' object has no attribute '(?P<name>\w+)'",
+        "A {type} has no `{name}`. Is the value of the type you expect? `type(...)` tells.",
+    ),
     ((KeyError,), r"", "The dict has no such key. `list(the_dict)` shows the keys it has."),
-    ((TypeError,), r"positional argument|unexpected keyword|required positional",
-     "The function is called with other arguments than it takes. Compare the call with its `def` line."),
-    ((TypeError,), r"'NoneType' object",
-     "Something on this line is `None`. A function without `return` gives None; so does a hook that never ran."),
-    ((ZeroDivisionError,), r"", "The divisor is zero: nothing was selected or counted. Can that happen on this input?"),
+    (
+        (TypeError,),
+        r"positional argument|unexpected keyword|required positional",
+        "The function is called with other arguments than it takes. Compare the call with its `def` line.",
+    ),
+    (
+        (TypeError,),
+        r"'NoneType' object",
+        "Something on this line is `None`. A function without `return` gives None; so does a hook that never ran.",
+    ),
+    (
+        (ZeroDivisionError,),
+        r"",
+        "The divisor is zero: nothing was selected or counted. Can that happen on this input?",
+    ),
     ((RecursionError,), r"", "A function calls itself without end."),
 )
 
@@ -111,7 +152,9 @@ def advice(error: BaseException) -> str | None:
     return None
 
 
-def explain_in_check(error: Exception, exercise: Exercise, answer: Callable, args: dict) -> tuple[str, list[str]]:
+def explain_in_check(
+    error: Exception, exercise: Exercise, answer: Callable, args: dict
+) -> tuple[str, list[str]]:
     """(message, code lines) for an exception that a learner's function raised while it was being checked."""
     filename = getattr(getattr(answer, "__code__", None), "co_filename", None)
     frame = own_frame(error.__traceback__, filename)

@@ -7,8 +7,11 @@ mistake I know? Does it have the right form? Which property fails? Only then: is
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from labs.checks import errors
 from labs.checks.compare import agree, describe, difference, form_fault, has_nan, plain, unchanged
@@ -27,6 +30,22 @@ def grade(exercise: Exercise, answer: Callable) -> Verdict:
             f"`check` wants the function itself, and was given {describe(plain(answer))}. "
             f'Write `check("{exercise.number}", {exercise.name})`, without brackets after the name.',
         )
+    with one_thread():
+        return _grade(exercise, answer, verdict)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and wait for them when the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _grade(exercise: Exercise, answer: Callable, verdict: Callable[..., Verdict]) -> Verdict:
     cases = [exercise.inputs(seed) for seed in range(exercise.cases)]
     outputs = []
     for args in cases:
@@ -39,7 +58,9 @@ def grade(exercise: Exercise, answer: Callable) -> Verdict:
                 return verdict("raised", *errors.explain_in_check(error, exercise, answer, args))
             if undone in ("", exercise.number):
                 return verdict("todo", "Nothing to grade here so far. The hints above open one at a time.")
-            return verdict("todo", f"Your function uses exercise {undone}, which is not done yet. Do that one first.")
+            return verdict(
+                "todo", f"Your function uses exercise {undone}, which is not done yet. Do that one first."
+            )
         except Exception as error:  # whatever a learner's code can raise
             return verdict("raised", *errors.explain_in_check(error, exercise, answer, args))
         changed = [name for name in args if not unchanged(given[name], args[name])]
@@ -95,9 +116,15 @@ def first_fault(
         if out is None:
             return "form", "Your function returned `None`. Does every path through it end in `return`?"
         if fault := form_fault(out, right):
-            return "form", f"The form is not right yet: {fault}. The task asks for `{exercise.returns}`. {drawn(args)}"
+            return (
+                "form",
+                f"The form is not right yet: {fault}. The task asks for `{exercise.returns}`. {drawn(args)}",
+            )
         if has_nan(out) and not has_nan(right):
-            return "wrong", f"Your answer contains nan (not a number): something was divided by zero. {drawn(args)}"
+            return (
+                "wrong",
+                f"Your answer contains nan (not a number): something was divided by zero. {drawn(args)}",
+            )
     for prop in exercise.properties:
         for args, out in zip(cases, outputs, strict=True):
             try:
@@ -109,7 +136,10 @@ def first_fault(
     if exercise.unique:
         for args, out, right in zip(cases, outputs, expected, strict=True):
             if not agree(out, right):
-                return "wrong", f"The form is right, the numbers are not: {difference(out, right)}. {drawn(args)}"
+                return (
+                    "wrong",
+                    f"The form is right, the numbers are not: {difference(out, right)}. {drawn(args)}",
+                )
     return "right", exercise.saw
 
 

@@ -31,7 +31,9 @@ class Prediction:
     def review(self, choice: str, measured: float) -> tuple[bool, list[str]]:
         """(whether the prediction came true, paragraphs to show)."""
         came = self.outcome(float(measured))
-        told = [f"Measured: {self.unit.format(f'{float(measured):.3g}')}. That is ({came}): {self.choices[came]}."]
+        told = [
+            f"Measured: {self.unit.format(f'{float(measured):.3g}')}. That is ({came}): {self.choices[came]}."
+        ]
         if choice != came:
             told.append(f"You had predicted ({choice}): {self.choices[choice]}. {self.tempting[choice]}")
         return choice == came, [*told, self.explain[came]]

@@ -41,12 +41,16 @@ def find_prediction(number: str) -> Prediction:
 def loaded_exercises() -> list[Exercise]:
     """The exercises of the labs imported so far."""
     loaded = (sys.modules.get(f"labs.checks.lab{number:02d}") for number in labs_there_are())
-    return [exercise for module in loaded if module is not None for exercise in getattr(module, "EXERCISES", ())]
+    return [
+        exercise for module in loaded if module is not None for exercise in getattr(module, "EXERCISES", ())
+    ]
 
 
 def _module(number: int):
     if number not in labs_there_are():
-        raise ValueError(f"There is no lab {number}. Labs there are: {', '.join(map(str, labs_there_are()))}.")
+        raise ValueError(
+            f"There is no lab {number}. Labs there are: {', '.join(map(str, labs_there_are()))}."
+        )
     return importlib.import_module(f"labs.checks.lab{number:02d}")
 
 

@@ -30,23 +30,31 @@ def inline(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
-def card_html(title: str, colour: str, paragraphs: Sequence[str], lines: Sequence[str] = (), extra: str = "") -> str:
+def card_html(
+    title: str, colour: str, paragraphs: Sequence[str], lines: Sequence[str] = (), extra: str = ""
+) -> str:
     """A card as HTML. `extra` is trusted HTML of our own."""
     body = "".join(f'<p style="margin:0.3em 0 0">{inline(text)}</p>' for text in paragraphs if text)
-    code = f'<pre style="margin:0.4em 0 0;white-space:pre-wrap">{html.escape(chr(10).join(lines))}</pre>' if lines else ""
-    return (
-        f'<div role="status" style="border-left:0.4em solid {colour};padding:0.4em 0.8em;max-width:46em;line-height:1.5">'
-        f"<strong>{inline(title)}</strong>{code}{body}{extra}</div>"
+    code = (
+        f'<pre style="margin:0.4em 0 0;white-space:pre-wrap">{html.escape(chr(10).join(lines))}</pre>'
+        if lines
+        else ""
     )
+    style = f"border-left:0.4em solid {colour};padding:0.4em 0.8em;max-width:46em;line-height:1.5"
+    return f'<div role="status" style="{style}"><strong>{inline(title)}</strong>{code}{body}{extra}</div>'
 
 
 def card_text(title: str, paragraphs: Sequence[str], lines: Sequence[str] = ()) -> str:
     """The same card as text."""
-    wrapped = [textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="  ") for text in paragraphs if text]
+    wrapped = [
+        textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="  ") for text in paragraphs if text
+    ]
     return "\n".join([title, *("  " + line for line in lines), *wrapped])
 
 
-def show(title: str, colour: str, paragraphs: Sequence[str], lines: Sequence[str] = (), extra: str = "") -> None:
+def show(
+    title: str, colour: str, paragraphs: Sequence[str], lines: Sequence[str] = (), extra: str = ""
+) -> None:
     """Display a card: HTML where a notebook is listening, printed text otherwise."""
     text = card_text(title, paragraphs, lines)
     shell = _shell()

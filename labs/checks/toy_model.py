@@ -35,7 +35,11 @@ class ToyModel:
         self.W_E = torch.randn(d_vocab, d_model, generator=generator)
         self.W_mlp = torch.randn(n_layers, d_model, d_model, generator=generator) / d_model**0.5
         self.W_U = torch.randn(d_model, d_vocab, generator=generator) / d_model**0.5
-        places = [f"blocks.{i}.{place}" for i in range(n_layers) for place in ("hook_resid_pre", "hook_mlp_out", "hook_resid_post")]
+        places = [
+            f"blocks.{i}.{place}"
+            for i in range(n_layers)
+            for place in ("hook_resid_pre", "hook_mlp_out", "hook_resid_post")
+        ]
         self.hook_dict = {name: HookPoint(name) for name in ["hook_embed", *places]}
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -49,7 +53,7 @@ class ToyModel:
         stop_at_layer: int | None = None,
         **_ignored,
     ) -> Tensor:
-        """Logits [batch, pos, d_vocab]. Each hook is (name, function); the function is called `f(activation, hook=...)`."""
+        """Logits [batch, pos, d_vocab]. A hook is (name, function), called as `f(activation, hook=...)`."""
 
         def at(name: str, value: Tensor) -> Tensor:
             for wanted, function in fwd_hooks:
@@ -61,7 +65,10 @@ class ToyModel:
         resid = at("hook_embed", self.W_E[ids])
         for i in range(self.n_layers if stop_at_layer is None else stop_at_layer):
             resid = at(f"blocks.{i}.hook_resid_pre", resid)
-            resid = at(f"blocks.{i}.hook_resid_post", resid + at(f"blocks.{i}.hook_mlp_out", torch.tanh(resid @ self.W_mlp[i])))
+            resid = at(
+                f"blocks.{i}.hook_resid_post",
+                resid + at(f"blocks.{i}.hook_mlp_out", torch.tanh(resid @ self.W_mlp[i])),
+            )
         return resid if stop_at_layer is not None else resid @ self.W_U
 
     def run_with_cache(self, ids: Tensor, names_filter=None, stop_at_layer: int | None = None, **_ignored):
@@ -77,5 +84,7 @@ class ToyModel:
         def keep(value, hook):
             cache[hook.name] = value
 
-        logits = self.run_with_hooks(ids, fwd_hooks=[(name, keep) for name in wanted], stop_at_layer=stop_at_layer)
+        logits = self.run_with_hooks(
+            ids, fwd_hooks=[(name, keep) for name in wanted], stop_at_layer=stop_at_layer
+        )
         return logits, cache

@@ -8,7 +8,7 @@ from torch import Tensor
 from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
 from labs.checks.toy_model import ToyModel
 
-# --- 1.1 -------------------------------------------------------------------------------------------------------
+# --- 1.1 ------------------------------------------------------------
 
 
 def draw_tokens(generator) -> dict:
@@ -43,33 +43,37 @@ TOKENS = Exercise(
         Wrong(
             "by id",
             lambda ids, lengths, bos_id: ids != bos_id,
-            "You masked by id: every token with the BOS id is gone. GPT-2 uses the same id for BOS, for padding and "
-            "for the end of a text, so a real token in mid-text was lost. Use positions and `lengths`; `bos_id` is a trap.",
+            "You masked by id: every token with the BOS id is gone. GPT-2 uses the same id for BOS, for "
+            "padding and for the end of a text, so a real token in mid-text was lost. Use positions and "
+            "`lengths`; `bos_id` is a trap.",
         ),
         Wrong(
             "kept BOS",
             lambda ids, lengths, bos_id: _within(ids, lengths),
-            "Padding is left out, and BOS is kept. Position 0 holds no text, and its activation is unlike any other.",
+            "Padding is left out, and BOS is kept. Position 0 holds no text, and its activation is unlike "
+            "any other.",
         ),
         Wrong(
             "kept padding",
             lambda ids, lengths, bos_id: (torch.arange(ids.shape[1]) > 0).expand(ids.shape),
-            "BOS is left out, and padding is kept. Positions from `lengths` on hold no text: compare the position "
-            "with the length of its row.",
+            "BOS is left out, and padding is kept. Positions from `lengths` on hold no text: compare the "
+            "position with the length of its row.",
         ),
         Wrong(
             "lengths without BOS",
-            lambda ids, lengths, bos_id: (torch.arange(ids.shape[1]) <= lengths[:, None])
-            & (torch.arange(ids.shape[1]) > 0),
-            "You keep one token too many at the end of each padded row. `lengths` counts BOS, so the last real token "
-            "is at position `length - 1`.",
+            lambda ids, lengths, bos_id: (
+                (torch.arange(ids.shape[1]) <= lengths[:, None]) & (torch.arange(ids.shape[1]) > 0)
+            ),
+            "You keep one token too many at the end of each padded row. `lengths` counts BOS, so the last "
+            "real token is at position `length - 1`.",
         ),
         Wrong(
             "last token lost",
-            lambda ids, lengths, bos_id: (torch.arange(ids.shape[1]) < lengths[:, None] - 1)
-            & (torch.arange(ids.shape[1]) > 0),
-            "The last real token of each row is missing. `lengths` counts BOS, which you leave out by its position; "
-            "there is nothing to subtract.",
+            lambda ids, lengths, bos_id: (
+                (torch.arange(ids.shape[1]) < lengths[:, None] - 1) & (torch.arange(ids.shape[1]) > 0)
+            ),
+            "The last real token of each row is missing. `lengths` counts BOS, which you leave out by its "
+            "position; there is nothing to subtract.",
         ),
         Wrong(
             "turned round",
@@ -77,11 +81,12 @@ TOKENS = Exercise(
             "Your mask is the right one turned round: it is True at BOS and padding. `~mask` flips it.",
         ),
     ),
-    look_at="the shapes. `torch.arange(pos)` is [pos], `lengths` is [batch], and `lengths[:, None]` is [batch, 1].",
+    look_at="the shapes. `torch.arange(pos)` is [pos], `lengths` is [batch], and `lengths[:, None]` is "
+    "[batch, 1].",
     saw="a mask made from lengths is safe even when padding, BOS and end-of-text share one id.",
 )
 
-# --- 1.2 -------------------------------------------------------------------------------------------------------
+# --- 1.2 ------------------------------------------------------------
 
 
 def draw_model(generator) -> dict:
@@ -106,7 +111,11 @@ def grab(model, ids: Tensor, hook_name: str) -> Tensor:
 
 
 def _other_place(name: str) -> str:
-    return name.replace("hook_resid_pre", "hook_mlp_out") if "resid_pre" in name else name.replace("hook_mlp_out", "hook_resid_pre")
+    return (
+        name.replace("hook_resid_pre", "hook_mlp_out")
+        if "resid_pre" in name
+        else name.replace("hook_mlp_out", "hook_resid_pre")
+    )
 
 
 def _next_layer(name: str) -> str:
@@ -116,7 +125,11 @@ def _next_layer(name: str) -> str:
 
 def _accepts_unknown(answer, args, output) -> bool:
     right = grab(**args)
-    if not (isinstance(output, Tensor) and output.shape == right.shape and torch.allclose(output, right, atol=1e-5)):
+    if not (
+        isinstance(output, Tensor)
+        and output.shape == right.shape
+        and torch.allclose(output, right, atol=1e-5)
+    ):
         return False
     return _on_unknown(answer, args) is None
 
@@ -151,14 +164,14 @@ HOOKS = Exercise(
         Wrong(
             "the logits",
             lambda model, ids, hook_name: model.run_with_hooks(ids, fwd_hooks=[]),
-            "You returned what the model returns: its logits. The activation is what your hook function gets as its "
-            "first argument. Store it there, and return what was stored.",
+            "You returned what the model returns: its logits. The activation is what your hook function "
+            "gets as its first argument. Store it there, and return what was stored.",
         ),
         Wrong(
             "another place",
             lambda model, ids, hook_name: grab(model, ids, _other_place(hook_name)),
-            "That is an activation from the right layer and the wrong place: `hook_resid_pre` and `hook_mlp_out` have "
-            "one shape and quite different contents. Hook `hook_name`, whatever it is.",
+            "That is an activation from the right layer and the wrong place: `hook_resid_pre` and "
+            "`hook_mlp_out` have one shape and quite different contents. Hook `hook_name`, whatever it is.",
         ),
         Wrong(
             "next layer",
@@ -168,7 +181,8 @@ HOOKS = Exercise(
         Wrong(
             "first sentence",
             lambda model, ids, hook_name: grab(model, ids, hook_name)[0],
-            "You kept the first sentence only. The answer has a row for every sentence: [batch, pos, d_model].",
+            "You kept the first sentence only. The answer has a row for every sentence: [batch, pos, "
+            "d_model].",
         ),
         Wrong(
             "last token",
@@ -182,18 +196,24 @@ HOOKS = Exercise(
         ),
         Wrong(
             "unknown name accepted",
-            lambda model, ids, hook_name: grab(model, ids, hook_name if hook_name in model.hook_dict else "hook_embed"),
-            "The activation is right, and a mistyped hook name goes unnoticed: the model ignores it, and yours returned "
-            "something all the same. Test `hook_name in model.hook_dict` first and raise a ValueError.",
+            lambda model, ids, hook_name: grab(
+                model, ids, hook_name if hook_name in model.hook_dict else "hook_embed"
+            ),
+            "The activation is right, and a mistyped hook name goes unnoticed: the model ignores it, and "
+            "yours returned something all the same. Test `hook_name in model.hook_dict` first and raise a "
+            "ValueError.",
             recognise=_accepts_unknown,
         ),
     ),
-    properties=(Property("A name that the model does not have must raise a ValueError naming it.", _says_which),),
-    look_at="the hook function. It is called as `f(activation, hook=...)`, so its second argument must be named `hook`.",
+    properties=(
+        Property("A name that the model does not have must raise a ValueError naming it.", _says_which),
+    ),
+    look_at="the hook function. It is called as `f(activation, hook=...)`, so its second argument must be "
+    "named `hook`.",
     saw="the model ran as always, and your function looked over its shoulder at one named place.",
 )
 
-# --- 1.3 -------------------------------------------------------------------------------------------------------
+# --- 1.3 ------------------------------------------------------------
 
 
 def draw_activations(generator) -> dict:
@@ -243,50 +263,51 @@ STATISTICS = Exercise(
         Wrong(
             "every position",
             _everything,
-            "You described every position, BOS and padding included. BOS alone can be tens of times longer than the "
-            "rest and carries the mean away. `acts[keep]` picks the tokens that count.",
+            "You described every position, BOS and padding included. BOS alone can be tens of times longer "
+            "than the rest and carries the mean away. `acts[keep]` picks the tokens that count.",
         ),
         Wrong(
             "zeros counted",
             _multiplied,
-            "You multiplied by the mask. That turns the left-out tokens into zeros and still counts them, so the means "
-            "come out too small. `acts[keep]` leaves them out.",
+            "You multiplied by the mask. That turns the left-out tokens into zeros and still counts them, "
+            "so the means come out too small. `acts[keep]` leaves them out.",
         ),
         Wrong(
             "zeros counted, all tokens",
             lambda acts, keep: _everything(acts * keep[..., None], keep),
-            "You multiplied by the mask and counted all positions. The zeros that this leaves are no tokens. `acts[keep]` "
-            "leaves them out.",
+            "You multiplied by the mask and counted all positions. The zeros that this leaves are no "
+            "tokens. `acts[keep]` leaves them out.",
         ),
         Wrong(
             "norm of the mean",
             lambda acts, keep: _statistics(acts[keep], acts[keep].mean(0).norm()[None]),
-            "You took the norm of the mean vector. Vectors that point different ways cancel in a mean. Take each token's "
-            "norm first (`dim=-1`), then average.",
+            "You took the norm of the mean vector. Vectors that point different ways cancel in a mean. Take"
+            " each token's norm first (`dim=-1`), then average.",
         ),
         Wrong(
             "one norm for all",
             lambda acts, keep: _statistics(acts[keep], acts[keep].norm()[None]),
-            "You took one norm of the whole tensor. Say along which axis: `.norm(dim=-1)` gives one number a token.",
+            "You took one norm of the whole tensor. Say along which axis: `.norm(dim=-1)` gives one number "
+            "a token.",
         ),
         Wrong(
             "norm over tokens",
             lambda acts, keep: _statistics(acts[keep], acts[keep].norm(dim=0)),
-            "You took the norm along the tokens, so there is one number a dimension. The vector of a token lies along "
-            "the last axis: `dim=-1`.",
+            "You took the norm along the tokens, so there is one number a dimension. The vector of a token "
+            "lies along the last axis: `dim=-1`.",
         ),
         Wrong(
             "L1 norm",
             lambda acts, keep: _statistics(acts[keep], acts[keep].abs().sum(-1)),
-            "You added absolute values: the L1 norm. The task asks for length, the L2 norm: the root of the sum of "
-            "squares.",
+            "You added absolute values: the L1 norm. The task asks for length, the L2 norm: the root of the"
+            " sum of squares.",
         ),
     ),
     look_at="`acts[keep]`: with a mask of shape [batch, pos] it has shape [n_tokens, d_model].",
     saw="statistics of the tokens that hold text. The number of tokens left in is part of the result.",
 )
 
-# --- 1.4 -------------------------------------------------------------------------------------------------------
+# --- 1.4 ------------------------------------------------------------
 
 
 def draw_mixed(generator) -> dict:
@@ -314,19 +335,20 @@ NEAR_ZERO = Exercise(
         Wrong(
             "no absolute value",
             lambda acts, keep, threshold: (acts[keep] < threshold).float().mean(),
-            "You left out the absolute value, so every negative entry counts as near zero, however large. Use `.abs()`.",
+            "You left out the absolute value, so every negative entry counts as near zero, however large. "
+            "Use `.abs()`.",
         ),
         Wrong(
             "exactly zero",
             lambda acts, keep, threshold: (acts[keep] == 0).float().mean(),
-            "You counted entries that are exactly zero. A dense activation has none of those; what counts as near is "
-            "`threshold`.",
+            "You counted entries that are exactly zero. A dense activation has none of those; what counts "
+            "as near is `threshold`.",
         ),
         Wrong(
             "a count",
             lambda acts, keep, threshold: (acts[keep].abs() < threshold).float().sum(),
-            "You returned how many entries are near zero. A share is that number divided by all entries: `.mean()` "
-            "instead of `.sum()`.",
+            "You returned how many entries are near zero. A share is that number divided by all entries: "
+            "`.mean()` instead of `.sum()`.",
         ),
         Wrong(
             "every position",
@@ -336,8 +358,8 @@ NEAR_ZERO = Exercise(
         Wrong(
             "zeros made by the mask",
             lambda acts, keep, threshold: ((acts * keep[..., None]).abs() < threshold).float().mean(),
-            "You multiplied by the mask, and the zeros that this makes are then counted as near zero. Pick the tokens: "
-            "`acts[keep]`.",
+            "You multiplied by the mask, and the zeros that this makes are then counted as near zero. Pick "
+            "the tokens: `acts[keep]`.",
         ),
         Wrong(
             "the other share",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
 
-# --- 1.9 -------------------------------------------------------------------------------------------------------
+# --- 1.9 ------------------------------------------------------------
 
 
 class ToyEncoder:
@@ -73,73 +73,79 @@ REPAIR = Exercise(
         Wrong(
             "as it was",
             first_experiment,
-            "This is the experiment as it was, with every fault still in it. Read it line by line: which activations, "
-            "counted for what, at which positions?",
+            "This is the experiment as it was, with every fault still in it. Read it line by line: which "
+            "activations, counted for what, at which positions?",
         ),
         Wrong(
             "wrong hook",
             lambda cache, hook_name, encode, keep: _report(encode(_last(cache))[keep] > 0),
-            "You repaired the counting, and still feed the SAE whatever was cached last: another hook point. The shapes "
-            "agree, so nothing complains. Take `cache[hook_name]`.",
+            "You repaired the counting, and still feed the SAE whatever was cached last: another hook "
+            "point. The shapes agree, so nothing complains. Take `cache[hook_name]`.",
         ),
         Wrong(
             "wrong hook, BOS kept",
             lambda cache, hook_name, encode, keep: _report(encode(_last(cache)) > 0),
-            "You count per token now. Two faults are left: the activations come from whatever was cached last, and BOS and "
-            "padding are counted. `cache[hook_name]` and `[keep]`.",
+            "You count per token now. Two faults are left: the activations come from whatever was cached "
+            "last, and BOS and padding are counted. `cache[hook_name]` and `[keep]`.",
         ),
         Wrong(
             "averaged",
             lambda cache, hook_name, encode, keep: _report(encode(cache[hook_name]).mean(1) > 0),
-            "The hook is right now. You still average the features over a sentence and then ask which are above zero: any "
-            "latent that fired at any token counts. Ask each token first.",
+            "The hook is right now. You still average the features over a sentence and then ask which are "
+            "above zero: any latent that fired at any token counts. Ask each token first.",
         ),
         Wrong(
             "averaged over kept tokens",
-            lambda cache, hook_name, encode, keep: _report(_sentence_means(encode(cache[hook_name]), keep) > 0),
-            "BOS and padding are gone, and the averaging is not: one row a sentence, in which every latent that fired once "
-            "is above zero. Count at each token.",
+            lambda cache, hook_name, encode, keep: _report(
+                _sentence_means(encode(cache[hook_name]), keep) > 0
+            ),
+            "BOS and padding are gone, and the averaging is not: one row a sentence, in which every latent "
+            "that fired once is above zero. Count at each token.",
         ),
         Wrong(
             "activations averaged",
-            lambda cache, hook_name, encode, keep: _report(encode(_sentence_means(cache[hook_name], keep)) > 0),
-            "You average the *activations* of a sentence and encode the mean. The SAE has never seen such a vector: it was "
-            "trained on single tokens.",
+            lambda cache, hook_name, encode, keep: _report(
+                encode(_sentence_means(cache[hook_name], keep)) > 0
+            ),
+            "You average the *activations* of a sentence and encode the mean. The SAE has never seen such a"
+            " vector: it was trained on single tokens.",
         ),
         Wrong(
             "BOS kept",
             lambda cache, hook_name, encode, keep: _report(encode(cache[hook_name]) > 0),
-            "Right hook, counted per token; BOS and padding are still among the tokens. `[keep]` leaves them out.",
+            "Right hook, counted per token; BOS and padding are still among the tokens. `[keep]` leaves "
+            "them out.",
         ),
         Wrong(
             "density as a mean strength",
             lambda cache, hook_name, encode, keep: _with_density(
                 cache, hook_name, encode, keep, encode(cache[hook_name])[keep].mean(0)
             ),
-            "`l0` is right. Your density is a mean strength: it should be the share of tokens at which a latent is above "
-            "zero.",
+            "`l0` is right. Your density is a mean strength: it should be the share of tokens at which a "
+            "latent is above zero.",
         ),
         Wrong(
             "density as a count",
             lambda cache, hook_name, encode, keep: _with_density(
                 cache, hook_name, encode, keep, (encode(cache[hook_name])[keep] > 0).float().sum(0)
             ),
-            "`l0` is right. Your density is a count: divide by the number of tokens, so that 1 means always on.",
+            "`l0` is right. Your density is a count: divide by the number of tokens, so that 1 means always"
+            " on.",
         ),
         Wrong(
             "density of tokens",
             lambda cache, hook_name, encode, keep: _with_density(
                 cache, hook_name, encode, keep, (encode(cache[hook_name])[keep] > 0).float().mean(-1)
             ),
-            "`l0` is right. Your density has one number a token; it should have one a latent: average along the tokens, "
-            "`.mean(0)`.",
+            "`l0` is right. Your density has one number a token; it should have one a latent: average along"
+            " the tokens, `.mean(0)`.",
         ),
     ),
     look_at="which rows are left after `[keep]`: features[keep] has shape [n_tokens, d_sae].",
     saw="three small slips, and no error message. L0, explained variance and density are how you notice.",
 )
 
-# --- 1.10 ------------------------------------------------------------------------------------------------------
+# --- 1.10 ------------------------------------------------------------
 
 
 def draw_contrast(generator) -> dict:
@@ -163,7 +169,11 @@ def contrast(with_concept: Tensor, without: Tensor) -> Tensor:
 
 def _always_on(answer, args, output) -> str | None:
     score = float(output[0])
-    return None if abs(score) < 1e-3 else f"Latent 0 is active on every token here, and yours gives it {score:.3f}."
+    return (
+        None
+        if abs(score) < 1e-3
+        else f"Latent 0 is active on every token here, and yours gives it {score:.3f}."
+    )
 
 
 CONTRAST = Exercise(
@@ -176,8 +186,8 @@ CONTRAST = Exercise(
         Wrong(
             "strengths",
             lambda with_concept, without: with_concept.mean(0) - without.mean(0),
-            "You compared mean strengths. A latent that is always on, and strong, then wins by a small difference of large "
-            "numbers. The task asks how *often* a latent fires: `> 0` first.",
+            "You compared mean strengths. A latent that is always on, and strong, then wins by a small "
+            "difference of large numbers. The task asks how *often* a latent fires: `> 0` first.",
         ),
         Wrong(
             "turned round",
@@ -187,32 +197,36 @@ CONTRAST = Exercise(
         Wrong(
             "absolute",
             lambda with_concept, without: contrast(with_concept, without).abs(),
-            "You took the absolute value, so a latent that *avoids* the concept scores as high as one that marks it. Keep "
-            "the sign.",
+            "You took the absolute value, so a latent that *avoids* the concept scores as high as one that "
+            "marks it. Keep the sign.",
         ),
         Wrong(
             "no contrast",
             lambda with_concept, without: (with_concept > 0).float().mean(0),
-            "You looked at the texts with the concept only. A latent that fires everywhere then looks perfect. Subtract "
-            "how often it fires without the concept.",
+            "You looked at the texts with the concept only. A latent that fires everywhere then looks "
+            "perfect. Subtract how often it fires without the concept.",
         ),
         Wrong(
             "counts",
             lambda with_concept, without: (with_concept > 0).float().sum(0) - (without > 0).float().sum(0),
-            "You compared counts, and the two sets differ in size. Divide each count by its own number of tokens: "
-            "`.mean(0)`.",
+            "You compared counts, and the two sets differ in size. Divide each count by its own number of "
+            "tokens: `.mean(0)`.",
         ),
         Wrong(
             "ratio",
-            lambda with_concept, without: (with_concept > 0).float().mean(0)
-            / (without > 0).float().mean(0).clamp(min=1e-6),
-            "You divided. A ratio makes a latent that fires once with the concept and never without it look endlessly "
-            "good. Subtract.",
+            lambda with_concept, without: (
+                (with_concept > 0).float().mean(0) / (without > 0).float().mean(0).clamp(min=1e-6)
+            ),
+            "You divided. A ratio makes a latent that fires once with the concept and never without it look"
+            " endlessly good. Subtract.",
         ),
         Wrong(
             "per token",
-            lambda with_concept, without: (with_concept > 0).float().mean(-1).mean() - (without > 0).float().mean(-1),
-            "You averaged over the latents. Average over the tokens, the first axis, so that each latent keeps its score.",
+            lambda with_concept, without: (
+                (with_concept > 0).float().mean(-1).mean() - (without > 0).float().mean(-1)
+            ),
+            "You averaged over the latents. Average over the tokens, the first axis, so that each latent "
+            "keeps its score.",
         ),
     ),
     properties=(Property("A latent that is always on tells nothing and must score 0.", _always_on),),
@@ -220,7 +234,7 @@ CONTRAST = Exercise(
     saw="a latent is about a concept if it fires with it and stays silent without it. Both halves count.",
 )
 
-# --- 1.11 ------------------------------------------------------------------------------------------------------
+# --- 1.11 ------------------------------------------------------------
 
 
 def draw_sizes(generator) -> dict:
@@ -296,29 +310,32 @@ CONTROL = Exercise(
     wrong=(
         Wrong(
             "normalised along the wrong axis",
-            lambda n, d, seed: torch.nn.functional.normalize(torch.randn(n, d, generator=_seeded(seed)), dim=0),
-            "You divided by a length, but along the wrong axis: each direction is a row. Use `norm(dim=-1, keepdim=True)`.",
+            lambda n, d, seed: torch.nn.functional.normalize(
+                torch.randn(n, d, generator=_seeded(seed)), dim=0
+            ),
+            "You divided by a length, but along the wrong axis: each direction is a row. Use `norm(dim=-1, "
+            "keepdim=True)`.",
             recognise=lambda answer, args, output: _not_unit(answer, args, output) and _one_length(output),
         ),
         Wrong(
             "not unit length",
             lambda n, d, seed: torch.randn(n, d, generator=_seeded(seed)),
-            "Your directions have different lengths, so some of them get larger projections for no reason. Divide each by "
-            "its own length.",
+            "Your directions have different lengths, so some of them get larger projections for no reason. "
+            "Divide each by its own length.",
             recognise=_not_unit,
         ),
         Wrong(
             "all positive",
             lambda n, d, seed: _unit(torch.rand(n, d, generator=_seeded(seed))),
-            "All your directions point into the same corner of space: `torch.rand` gives numbers between 0 and 1. Use "
-            "`torch.randn`, which gives either sign.",
+            "All your directions point into the same corner of space: `torch.rand` gives numbers between 0 "
+            "and 1. Use `torch.randn`, which gives either sign.",
             recognise=lambda answer, args, output: bool((output >= 0).all()),
         ),
         Wrong(
             "uniform in a cube",
             lambda n, d, seed: _unit(2 * torch.rand(n, d, generator=_seeded(seed)) - 1),
-            "Your directions crowd towards the corners of a cube, as uniform numbers do after normalising. Normal numbers "
-            "(`torch.randn`) have no preferred direction.",
+            "Your directions crowd towards the corners of a cube, as uniform numbers do after normalising. "
+            "Normal numbers (`torch.randn`) have no preferred direction.",
             recognise=lambda answer, args, output: 0.02 < _uneven(output) < 0.4 and _lopsided(output) < 0.1,
         ),
         Wrong(
@@ -330,11 +347,13 @@ CONTROL = Exercise(
         Wrong(
             "global seed",
             _global_seed,
-            "You seeded PyTorch as a whole. Every other draw in the program then changes with it. Make a generator of your "
-            "own: `torch.Generator().manual_seed(seed)`.",
-            recognise=lambda answer, args, output: _moves_global_state(answer, args, output)
-            and _differs(answer, args, args["seed"] + 1)
-            and not _differs(answer, args, args["seed"]),
+            "You seeded PyTorch as a whole. Every other draw in the program then changes with it. Make a "
+            "generator of your own: `torch.Generator().manual_seed(seed)`.",
+            recognise=lambda answer, args, output: (
+                _moves_global_state(answer, args, output)
+                and _differs(answer, args, args["seed"] + 1)
+                and not _differs(answer, args, args["seed"])
+            ),
         ),
         Wrong(
             "seed unused",
@@ -352,13 +371,16 @@ CONTROL = Exercise(
     properties=(
         Property(
             "No direction may be preferred.",
-            lambda answer, args, output: None
-            if _lopsided(output) < 0.1 and _uneven(output) < 0.1
-            else f"The mean of your {args['n']} directions has length {_lopsided(output):.2f}; it should be near 0.",
+            lambda answer, args, output: (
+                None
+                if _lopsided(output) < 0.1 and _uneven(output) < 0.1
+                else f"The mean of your {args['n']} directions has length {_lopsided(output):.2f}; it should be near 0."
+            ),
         ),
     ),
     look_at="`keepdim=True`: without it the lengths have shape [n] and cannot divide an [n, d] tensor.",
-    saw="a control that anyone can draw again from its seed. A latent has to beat the best of these, not the average.",
+    saw="a control that anyone can draw again from its seed. A latent has to beat the best of these, not "
+    "the average.",
 )
 
 EXERCISES = (REPAIR, CONTRAST, CONTROL)

@@ -15,17 +15,21 @@ BOS = Prediction(
     outcome=lambda ratio: "a" if ratio < 2 else "b" if ratio <= 10 else "c",
     unit="the activation at BOS is {} times as long as the median token's",
     explain={
-        "a": "This model treats BOS much like another token. That is not so in most large models, where attention heads "
-        "that have nothing to do look at BOS, and its activation grows huge. Leave BOS out all the same: it holds no text.",
-        "b": "BOS comes first in every text, so the model gives it a role of its own: heads with nothing to do look at it. "
-        "Its activation grows, and would pull every mean towards it.",
-        "c": "Heads with nothing to do look at BOS, and the model makes its activation huge for that. One such vector a "
-        "sentence outweighs all the others: it would decide every mean, every variance and every top example.",
+        "a": "This model treats BOS much like another token. That is not so in most large models, where "
+        "attention heads that have nothing to do look at BOS, and its activation grows huge. Leave BOS"
+        " out all the same: it holds no text.",
+        "b": "BOS comes first in every text, so the model gives it a role of its own: heads with nothing to"
+        " do look at it. Its activation grows, and would pull every mean towards it.",
+        "c": "Heads with nothing to do look at BOS, and the model makes its activation huge for that. One "
+        "such vector a sentence outweighs all the others: it would decide every mean, every variance "
+        "and every top example.",
     },
     tempting={
-        "a": "A token is a token, one may think; but BOS is the same in every text, and a model makes use of that.",
+        "a": "A token is a token, one may think; but BOS is the same in every text, and a model makes use "
+        "of that.",
         "b": "A middle answer often seems safe. Here there is nothing for it but to measure.",
-        "c": "You may have heard that BOS has a huge norm. In many models it has; each model has to be measured.",
+        "c": "You may have heard that BOS has a huge norm. In many models it has; each model has to be "
+        "measured.",
     },
 )
 
@@ -41,16 +45,17 @@ AVERAGING = Prediction(
     outcome=lambda ratio: "a" if ratio < 1 / 1.5 else "b" if ratio <= 1.5 else "c",
     unit="the count after averaging is {} times the L0",
     explain={
-        "a": "That should not happen with features that are never negative: a mean is zero only if every entry is. Look for "
-        "a negative feature or a wrong mask.",
-        "b": "The tokens of these sentences mostly share their latents, or the sentences are very short. On longer texts "
-        "the count grows with every token.",
-        "c": "Features are never negative, so a mean is above zero as soon as *one* token fired. Averaging and then "
-        "counting counts every latent that was used anywhere in the sentence, and the longer the text, the more.",
+        "a": "That should not happen with features that are never negative: a mean is zero only if every "
+        "entry is. Look for a negative feature or a wrong mask.",
+        "b": "The tokens of these sentences mostly share their latents, or the sentences are very short. On"
+        " longer texts the count grows with every token.",
+        "c": "Features are never negative, so a mean is above zero as soon as *one* token fired. Averaging "
+        "and then counting counts every latent that was used anywhere in the sentence, and the longer "
+        "the text, the more.",
     },
     tempting={
-        "a": "Averaging makes rare things small, which is true. But small is still above zero, and above zero is what was "
-        "counted.",
+        "a": "Averaging makes rare things small, which is true. But small is still above zero, and above "
+        "zero is what was counted.",
         "b": "If every token used the same latents this would be so. Different tokens use different ones.",
         "c": "The reasoning is sound for features that are zero or positive, and tokens that differ.",
     },

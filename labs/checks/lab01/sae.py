@@ -7,13 +7,17 @@ from torch import Tensor
 
 from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
 
-# --- 1.5 -------------------------------------------------------------------------------------------------------
+# --- 1.5 ------------------------------------------------------------
 
 
 def draw_sae(generator) -> dict:
     """Activations of two or three axes and an SAE with biases that matter; k is None (ReLU) every other time."""
     d_in, d_sae = whole(generator, 4, 8), whole(generator, 16, 30)
-    lead = (whole(generator, 2, 4), whole(generator, 3, 6)) if whole(generator, 0, 3) else (whole(generator, 3, 7),)
+    lead = (
+        (whole(generator, 2, 4), whole(generator, 3, 6))
+        if whole(generator, 0, 3)
+        else (whole(generator, 3, 7),)
+    )
     return {
         "acts": normal(generator, *lead, d_in) + 0.5,
         "W_enc": normal(generator, d_in, d_sae),
@@ -91,13 +95,14 @@ ENCODE = Exercise(
         Wrong(
             "b_dec left out",
             lambda acts, W_enc, b_enc, b_dec, k: _from(acts @ W_enc + b_enc, k),
-            "You encoded without subtracting `b_dec`. The decoder adds `b_dec` to every reconstruction, so the encoder "
-            "reads what is left without it: `acts - b_dec`.",
+            "You encoded without subtracting `b_dec`. The decoder adds `b_dec` to every reconstruction, so "
+            "the encoder reads what is left without it: `acts - b_dec`.",
         ),
         Wrong(
             "b_dec added",
             lambda acts, W_enc, b_enc, b_dec, k: _from((acts + b_dec) @ W_enc + b_enc, k),
-            "You added `b_dec`. Adding is the decoder's part; the encoder takes it away first: `acts - b_dec`.",
+            "You added `b_dec`. Adding is the decoder's part; the encoder takes it away first: `acts - "
+            "b_dec`.",
         ),
         Wrong(
             "b_enc left out",
@@ -107,50 +112,55 @@ ENCODE = Exercise(
         Wrong(
             "ReLU before the bias",
             _relu_before_bias,
-            "You applied the ReLU before adding `b_enc`. The bias then shifts values that were already cut off: add it "
-            "first, then cut.",
+            "You applied the ReLU before adding `b_enc`. The bias then shifts values that were already cut "
+            "off: add it first, then cut.",
         ),
         Wrong(
             "no ReLU",
             _no_relu,
-            "There is no ReLU: some of your latents are negative. A latent is off or on by some amount, never less than off.",
+            "There is no ReLU: some of your latents are negative. A latent is off or on by some amount, "
+            "never less than off.",
         ),
         Wrong(
             "no ReLU with k",
             _relu_only_without_k,
-            "With k you keep the k largest and skip the ReLU. If fewer than k pre-activations are positive, negative ones "
-            "get in. Apply the ReLU there too.",
+            "With k you keep the k largest and skip the ReLU. If fewer than k pre-activations are positive,"
+            " negative ones get in. Apply the ReLU there too.",
         ),
         Wrong(
             "k ignored",
             lambda acts, W_enc, b_enc, b_dec, k: sae_encode(acts, W_enc, b_enc, b_dec, None),
-            "You never used `k`. A TopK SAE keeps, for each token, the k largest and sets the others to zero.",
+            "You never used `k`. A TopK SAE keeps, for each token, the k largest and sets the others to "
+            "zero.",
         ),
         Wrong(
             "k over the whole batch",
             _whole_batch,
-            "You kept the largest of the whole batch, k a token on average. That is another kind of SAE (BatchTopK). Here "
-            "each token keeps its own k: `topk(k, dim=-1)`.",
+            "You kept the largest of the whole batch, k a token on average. That is another kind of SAE "
+            "(BatchTopK). Here each token keeps its own k: `topk(k, dim=-1)`.",
         ),
         Wrong(
             "largest by size",
             _by_size,
-            "You chose the k largest by absolute value, so strongly negative ones took places and were then cut to zero. "
-            "Apply the ReLU first, then choose.",
+            "You chose the k largest by absolute value, so strongly negative ones took places and were then"
+            " cut to zero. Apply the ReLU first, then choose.",
         ),
         Wrong(
             "averaged first",
             _averaged,
-            "You averaged the tokens before encoding. An SAE reads one token at a time: the encoding of a mean is not the "
-            "mean of the encodings.",
+            "You averaged the tokens before encoding. An SAE reads one token at a time: the encoding of a "
+            "mean is not the mean of the encodings.",
         ),
         Wrong(
             "only the k values",
-            lambda acts, W_enc, b_enc, b_dec, k: sae_encode(acts, W_enc, b_enc, b_dec)
-            if k is None
-            else sae_encode(acts, W_enc, b_enc, b_dec).topk(k, dim=-1).values,
-            "With k you return the k values alone, so nobody knows which latents they belong to. Put them back in their "
-            "places in a tensor of zeros: `torch.zeros_like(features).scatter(-1, indices, values)`.",
+            lambda acts, W_enc, b_enc, b_dec, k: (
+                sae_encode(acts, W_enc, b_enc, b_dec)
+                if k is None
+                else sae_encode(acts, W_enc, b_enc, b_dec).topk(k, dim=-1).values
+            ),
+            "With k you return the k values alone, so nobody knows which latents they belong to. Put them "
+            "back in their places in a tensor of zeros: `torch.zeros_like(features).scatter(-1, indices, "
+            "values)`.",
         ),
     ),
     properties=(
@@ -162,7 +172,7 @@ ENCODE = Exercise(
     cases=8,
 )
 
-# --- 1.6 -------------------------------------------------------------------------------------------------------
+# --- 1.6 ------------------------------------------------------------
 
 
 def draw_features(generator) -> dict:
@@ -190,36 +200,39 @@ L0 = Exercise(
         Wrong(
             "averaged, then counted",
             lambda features, keep: (features[keep].mean(0) > 0).sum(),
-            "You averaged over the tokens and then counted. A latent that fires once anywhere makes the mean positive, so "
-            "this counts every latent that was ever active. Count for each token, then average the counts.",
+            "You averaged over the tokens and then counted. A latent that fires once anywhere makes the "
+            "mean positive, so this counts every latent that was ever active. Count for each token, then "
+            "average the counts.",
         ),
         Wrong(
             "averaged by sentence, then counted",
             lambda features, keep: (features.mean(1) > 0).sum(-1).float().mean(),
-            "You averaged over the tokens of each sentence and then counted. That counts the latents that any token used, "
-            "BOS and padding included. Count for each token first.",
+            "You averaged over the tokens of each sentence and then counted. That counts the latents that "
+            "any token used, BOS and padding included. Count for each token first.",
         ),
         Wrong(
             "every position",
             lambda features, keep: (features > 0).sum(-1).float().mean(),
-            "You counted at every position. BOS and padding are in the mean; `features[keep]` leaves them out.",
+            "You counted at every position. BOS and padding are in the mean; `features[keep]` leaves them "
+            "out.",
         ),
         Wrong(
             "summed over tokens",
             lambda features, keep: (features[keep] > 0).sum(),
-            "You counted active entries over all tokens together. L0 is a count *for a token*: sum over the last axis, "
-            "then average over the tokens.",
+            "You counted active entries over all tokens together. L0 is a count *for a token*: sum over the"
+            " last axis, then average over the tokens.",
         ),
         Wrong(
             "a share",
             lambda features, keep: (features[keep] > 0).float().mean(),
-            "That is the share of latents that are active. L0 is how many: `.sum(-1)` over the latents, then the mean over "
-            "tokens.",
+            "That is the share of latents that are active. L0 is how many: `.sum(-1)` over the latents, "
+            "then the mean over tokens.",
         ),
         Wrong(
             "L1",
             lambda features, keep: features[keep].sum(-1).mean(),
-            "You added the strengths: that is the L1 norm. L0 only asks whether a latent is on: `features > 0`.",
+            "You added the strengths: that is the L1 norm. L0 only asks whether a latent is on: `features >"
+            " 0`.",
         ),
         Wrong(
             "not above zero",
@@ -229,14 +242,15 @@ L0 = Exercise(
         Wrong(
             "latents' counts",
             lambda features, keep: (features[keep] > 0).sum(0).float().mean(),
-            "You summed along the tokens, so you have how often each latent fires. L0 sums along the latents: the last axis.",
+            "You summed along the tokens, so you have how often each latent fires. L0 sums along the "
+            "latents: the last axis.",
         ),
     ),
     look_at="`features[keep]` has shape [n_tokens, d_sae]; latents lie along the last axis.",
     saw="L0 is a number per token. Any average must come after the counting.",
 )
 
-# --- 1.7 -------------------------------------------------------------------------------------------------------
+# --- 1.7 ------------------------------------------------------------
 
 
 def draw_reconstruction(generator) -> dict:
@@ -282,20 +296,21 @@ EXPLAINED_VARIANCE = Exercise(
         Wrong(
             "around zero",
             lambda x, x_hat: _ev(x - x_hat, x),
-            "You measured the variance around zero instead of around the mean. Activations lie far from zero, so even "
-            "predicting the mean everywhere would score high; it explains nothing and must score 0. Use `x - x.mean(0)`.",
+            "You measured the variance around zero instead of around the mean. Activations lie far from "
+            "zero, so even predicting the mean everywhere would score high; it explains nothing and must "
+            "score 0. Use `x - x.mean(0)`.",
         ),
         Wrong(
             "mean of each token",
             lambda x, x_hat: _ev(x - x_hat, x - x.mean(-1, keepdim=True)),
-            "You subtracted each token's own mean over its dimensions. The baseline is the mean *token*: average over the "
-            "first axis, `x.mean(0)`.",
+            "You subtracted each token's own mean over its dimensions. The baseline is the mean *token*: "
+            "average over the first axis, `x.mean(0)`.",
         ),
         Wrong(
             "one mean for all",
             lambda x, x_hat: _ev(x - x_hat, x - x.mean()),
-            "You subtracted one number, the mean of all entries. The baseline is a vector: the mean of each dimension over "
-            "the tokens, `x.mean(0)`.",
+            "You subtracted one number, the mean of all entries. The baseline is a vector: the mean of each"
+            " dimension over the tokens, `x.mean(0)`.",
         ),
         Wrong(
             "unexplained",
@@ -305,14 +320,15 @@ EXPLAINED_VARIANCE = Exercise(
         Wrong(
             "offset forgiven",
             lambda x, x_hat: 1 - (x - x_hat).var(0, correction=0).sum() / x.var(0, correction=0).sum(),
-            "You took the *variance* of the error, which forgives a constant offset. A reconstruction that is off by the "
-            "same vector everywhere is still off. Use the squared error itself.",
+            "You took the *variance* of the error, which forgives a constant offset. A reconstruction that "
+            "is off by the same vector everywhere is still off. Use the squared error itself.",
         ),
         Wrong(
             "dimensions averaged",
             lambda x, x_hat: (1 - (x - x_hat).pow(2).sum(0) / (x - x.mean(0)).pow(2).sum(0)).mean(),
-            "You computed a score for each dimension and averaged them. A dimension that hardly varies then counts as much "
-            "as one that varies a lot. Sum the squares over everything first, then divide once.",
+            "You computed a score for each dimension and averaged them. A dimension that hardly varies then"
+            " counts as much as one that varies a lot. Sum the squares over everything first, then divide "
+            "once.",
         ),
         Wrong(
             "no squares",
@@ -322,8 +338,8 @@ EXPLAINED_VARIANCE = Exercise(
         Wrong(
             "variance of the reconstruction",
             lambda x, x_hat: (x_hat - x_hat.mean(0)).pow(2).sum() / (x - x.mean(0)).pow(2).sum(),
-            "You divided the reconstruction's variance by the original's. Noise has variance too. What counts is the error "
-            "`x - x_hat`.",
+            "You divided the reconstruction's variance by the original's. Noise has variance too. What "
+            "counts is the error `x - x_hat`.",
         ),
     ),
     properties=(
@@ -335,13 +351,15 @@ EXPLAINED_VARIANCE = Exercise(
     saw="0 is what the mean earns, 1 is perfect, and below 0 is worse than knowing nothing: a loud alarm.",
 )
 
-# --- 1.8 -------------------------------------------------------------------------------------------------------
+# --- 1.8 ------------------------------------------------------------
 
 
 def draw_top(generator) -> dict:
     """Features of one sentence; at the position asked for, sometimes fewer than k latents are active."""
     pos, d_sae = whole(generator, 5, 9), whole(generator, 12, 30)
-    features = (normal(generator, pos, d_sae).relu() + 0.1) * (torch.rand(pos, d_sae, generator=generator) < 0.4)
+    features = (normal(generator, pos, d_sae).relu() + 0.1) * (
+        torch.rand(pos, d_sae, generator=generator) < 0.4
+    )
     position, k = whole(generator, 1, pos - 2), whole(generator, 2, 6)
     features[position, :3] = torch.tensor([1.5, 0.8, 1.1])
     if whole(generator, 0, 1):
@@ -370,8 +388,8 @@ TOP = Exercise(
         Wrong(
             "silent latents listed",
             lambda features, position, k: _pairs(features[position], k),
-            "Your list is padded with latents of strength 0. They are off: which of them come first is chance. List only "
-            "the active ones, even if there are fewer than k.",
+            "Your list is padded with latents of strength 0. They are off: which of them come first is "
+            "chance. List only the active ones, even if there are fewer than k.",
         ),
         Wrong(
             "weakest first",

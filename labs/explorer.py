@@ -1,0 +1,69 @@
+"""A small window on an SAE, for Jupyter: type a sentence, see which latents fire on each of its tokens."""
+
+from __future__ import annotations
+
+import html
+
+import ipywidgets as widgets
+
+from solutions.data import str_tokens
+from solutions.models import extract
+from solutions.sae import encode
+
+BAR = 90  # pixels of the longest bar
+
+
+def explorer(model, sae, target, text: str = "The Eiffel Tower is in Paris.", k: int = 4) -> widgets.Widget:
+    """A text field and the table of the strongest latents of every token.
+
+    Args:
+        model, sae: a model and an SAE that belong together, on one device.
+        target: where the SAE sits.
+        text: the sentence to begin with.
+        k: how many latents to show for each token.
+    """
+    box = widgets.Text(value=text, description="Sentence", continuous_update=False, layout={"width": "46em"})
+    table = widgets.HTML()
+
+    def read(_change=None) -> None:
+        try:
+            table.value = features_table(model, sae, target, box.value, k)
+        except ValueError as error:  # our own errors say what to do: an empty text, say
+            table.value = f"<p>{html.escape(str(error))}</p>"
+
+    box.observe(read, names="value")
+    read()
+    return widgets.VBox([box, table])
+
+
+def features_table(model, sae, target, text: str, k: int) -> str:
+    """HTML table: one row a token, its k strongest latents with their strengths as bars. BOS has no row."""
+    acts = extract(model, text, target.hook)[target.hook][0]  # [pos, d_in]
+    words = str_tokens(model, text, prepend_bos=target.prepend_bos)
+    start = int(target.prepend_bos)
+    top = encode(sae, acts[start:]).topk(min(k, target.d_sae), dim=-1)
+    longest = max(top.values.max().item(), 1e-9) if len(top.values) else 1.0
+    rows = "".join(
+        f'<tr><th scope="row" style="text-align:left"><code>{html.escape(word)}</code></th>'
+        + "".join(_cell(latent, value, longest) for latent, value in zip(latents, values, strict=True))
+        + "</tr>"
+        for word, latents, values in zip(
+            words[start:], top.indices.tolist(), top.values.tolist(), strict=True
+        )
+    )
+    heads = "".join(f'<th scope="col" style="text-align:left">strongest {i + 1}</th>' for i in range(k))
+    return (
+        '<table style="border-spacing:0.8em 0.15em;border-collapse:separate">'
+        f'<caption style="text-align:left">Strongest latents of each token at {html.escape(target.hook)}: '
+        f"number and strength</caption>"
+        f'<tr><th scope="col" style="text-align:left">token</th>{heads}</tr>{rows}</table>'
+    )
+
+
+def _cell(latent: int, value: float, longest: float) -> str:
+    if value <= 0:
+        return "<td></td>"
+    width = round(BAR * value / longest)
+    style = f"display:inline-block;width:{width}px;height:0.7em;background:#0072B2"
+    bar = f'<span aria-hidden="true" style="{style}"></span>'
+    return f'<td style="text-align:left">{latent} <small>{value:.2f}</small><br>{bar}</td>'
