@@ -328,7 +328,7 @@ def logit_effects(
         wanted = f"{unembed.shape[1]} tokens, one per column of unembed"
         raise InputError(f"vocabulary: expected {wanted}, got {len(vocabulary)}.")
     direction = direction if gain is None else direction * gain
-    effects = direction.float() @ unembed.float()
+    effects = (direction.float() @ unembed.float()).detach()
     effects = effects - effects.mean()
 
     def named(best: torch.return_types.topk, sign: int) -> list[tuple[str, float]]:

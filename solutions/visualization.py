@@ -142,27 +142,41 @@ def _hide_axes(figure: go.Figure, bottom: float, row: int | None = None) -> None
     figure.update_yaxes(visible=False, range=[bottom + 0.4, 0.6], fixedrange=True, **where)
 
 
+def token_strips(
+    texts: Sequence[tuple[Sequence[str], Sequence[float] | Tensor]], title: str | None = None,
+    unit: str = "activation units",
+) -> go.Figure:
+    """Texts, each token shaded by its value: orange above zero, blue below, none at zero. All share one scale.
+
+    texts: for each text its tokens and their values.
+    """
+    texts = [(list(tokens), [float(v) for v in _list(values, 6)]) for tokens, values in texts]
+    for tokens, values in texts:
+        if len(tokens) != len(values) or not tokens:
+            found = f"{len(tokens)} tokens and {len(values)} values"
+            raise InputError(f"Expected one value per token, got {found}.")
+    pairs = [pair for tokens, values in texts for pair in zip(tokens, values, strict=True)]
+    if not pairs:
+        raise InputError("texts: expected at least one text with its values, got none.")
+    word, strongest = max(pairs, key=lambda pair: abs(pair[1]))
+    figure, y = go.Figure(), 0.0
+    for tokens, values in texts:
+        y = _paint(figure, tokens, values, y, abs(strongest), unit) - 0.35
+    alt = (
+        f"{len(texts)} text(s), {len(pairs)} tokens, shaded by value: {sum(v != 0 for _, v in pairs)} are not "
+        f"zero. The strongest is “{visible(word)}” with {strongest:.3g} {unit}."
+    )
+    _finish(figure, alt, int(30 - 26 * y) + (44 if title else 14), title)
+    _hide_axes(figure, y + 0.35)
+    return figure
+
+
 def token_strip(
     tokens: Sequence[str], values: Sequence[float] | Tensor, title: str | None = None,
     unit: str = "activation units",
 ) -> go.Figure:
-    """One text, each token shaded by its value: orange above zero, blue below, none at zero."""
-    values = _list(values, 6)
-    if len(tokens) != len(values) or not tokens:
-        raise InputError(
-            f"Expected one value per token, got {len(tokens)} tokens and {len(values)} values."
-        )
-    largest = max(map(abs, values))
-    strongest = max(range(len(values)), key=lambda i: abs(values[i]))
-    figure = go.Figure()
-    bottom = _paint(figure, tokens, values, 0.0, largest, unit)
-    alt = (
-        f"A text of {len(tokens)} tokens shaded by value. The strongest is “{visible(tokens[strongest])}” "
-        f"with {values[strongest]:.3g} {unit}."
-    )
-    _finish(figure, alt, int(30 - 26 * bottom) + (44 if title else 14), title)
-    _hide_axes(figure, bottom)
-    return figure
+    """One text, each token shaded by its value."""
+    return token_strips([(tokens, values)], title, unit)
 
 
 # ----------------------------------------------------------------------------------------------- heatmaps

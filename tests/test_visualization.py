@@ -65,6 +65,13 @@ def test_token_strip_shades_what_is_not_zero_and_shows_spaces_and_line_breaks():
     assert float(strongest.split(",")[3][:-1]) > float(weak.split(",")[3][:-1])
 
 
+def test_token_strips_share_one_scale():
+    figure = visualization.token_strips([(["a"], [1.0]), (["b"], torch.tensor([2.0]))])
+    weak, strong = (float(shape.fillcolor.split(",")[3][:-1]) for shape in figure.layout.shapes)
+    assert weak < strong
+    assert figure.data[0].y[0] > figure.data[1].y[0]  # one below the other
+
+
 def test_long_texts_wrap_into_lines():
     figure = visualization.token_strip([" word"] * 40, [1.0] * 40)
     assert len(set(figure.data[0].y)) > 3
@@ -127,6 +134,7 @@ def test_dashboard_of_a_dead_latent_says_so():
 
 @pytest.mark.parametrize("call, says", [
     (lambda: visualization.token_strip(["a"], [1.0, 2.0]), "1 tokens and 2 values"),
+    (lambda: visualization.token_strips([]), "at least one text"),
     (lambda: visualization.activation_heatmap(ACTS[None], TOKENS), "two axes"),
     (lambda: visualization.activation_heatmap(ACTS, ["a"]), "1 labels"),
     (lambda: visualization.feature_heatmap(torch.zeros(2, 4), ["a", "b"]), "no latent is active"),
