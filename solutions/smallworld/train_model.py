@@ -1,0 +1,254 @@
+"""Train the language models of the embedded world, on a laptop.
+
+`train(folder, "gpt2", steps=...)` leaves an ordinary Hugging Face folder. The recipe is short on purpose: fixed rows
+of text, Muon for the matrices inside the blocks and AdamW for everything else, one learning-rate schedule. Two things
+are there so that copying (induction) is learned early:
+
+* positions start as sinusoids, in which "one step back" is a rotation (Vaswani et al. 2017, section 3.5), so that a
+  head that looks at the previous token is near;
+* *drills*: for the first part of the training some rows are random words that repeat, where only the repetition counts.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from .tokenizer import CONTEXT, load_tokenizer
+
+WIDTH, LAYERS, HEADS = 128, 4, 4
+ROWS_PER_STEP = 8
+
+
+class Schedule(NamedTuple):
+    """Learning rates and the drills, as functions of the share of the training that is done."""
+
+    muon: float = 0.01
+    adam: float = 0.003
+    weight_decay: float = 0.05
+    warm_up: int = 100  # steps
+    flat_until: float = 0.35  # share of the steps; then down to zero in a straight line
+    drills: float = 0.15  # share of the rows at the start ...
+    drills_until: float = 0.6  # ... and none from here on
+
+    def rate(self, step: int, steps: int) -> float:
+        """What the learning rates are multiplied with at this step."""
+        return min(1, (step + 1) / self.warm_up) * min(1, (1 - step / steps) / (1 - self.flat_until))
+
+    def drill_share(self, step: int, steps: int) -> float:
+        """Share of the rows that are drills at this step."""
+        return self.drills * max(0.0, 1 - step / steps / self.drills_until)
+
+
+def new_model(architecture: str, vocabulary: int, seed: int) -> torch.nn.Module:
+    """A Hugging Face model with random weights: "gpt2", or "llama" (RoPE, RMSNorm, SwiGLU).
+
+    Raises:
+        ValueError: another architecture.
+    """
+    torch.manual_seed(seed)
+    if architecture == "gpt2":
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        model = GPT2LMHeadModel(GPT2Config(
+            vocab_size=vocabulary, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, resid_pdrop=0.0,
+            embd_pdrop=0.0, attn_pdrop=0.0, activation_function="gelu_pytorch_tanh", bos_token_id=0, eos_token_id=0))
+        with torch.no_grad():
+            model.transformer.wpe.weight.copy_(0.03 * sinusoids(CONTEXT, WIDTH))
+        return model
+    if architecture == "llama":
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        return LlamaForCausalLM(LlamaConfig(
+            vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=344, num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=CONTEXT, bos_token_id=0,
+            eos_token_id=0, pad_token_id=0, tie_word_embeddings=True))
+    raise ValueError(f"architecture: expected 'gpt2' or 'llama'; got {architecture!r}")
+
+
+def sinusoids(positions: int, width: int) -> torch.Tensor:
+    """`[positions, width]`: sine and cosine of each position at `width / 2` frequencies."""
+    frequency = torch.exp(-torch.arange(width // 2) / (width // 2) * math.log(1000.0))
+    angle = torch.arange(positions)[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def drill_rows(words: torch.Tensor, n: int, length: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of random words that repeat with some period: `(ids, targets)`, each `[n, length]`.
+
+    What stands before the first repetition cannot be predicted and has no target (-100).
+    """
+    ids = torch.zeros(n, length, dtype=torch.long)
+    targets = torch.full((n, length), -100)
+    for i in range(n):
+        period = int(torch.randint(4, length // 2, (1,), generator=generator))
+        pattern = words[torch.randint(len(words), (period,), generator=generator)]
+        ids[i, 1:] = pattern.repeat(length // period + 1)[: length - 1]
+        targets[i, period + 1:] = ids[i, period + 1:]
+    return ids, targets
+
+
+def optimisers(model: torch.nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for embeddings, biases and norms."""
+    named = list(model.named_parameters())
+    inner = [p for name, p in named if p.ndim == 2 and "embed" not in name and "wte" not in name and "wpe" not in name]
+    ids = {id(p) for p in inner}
+    outer = [p for _, p in named if id(p) not in ids]
+    return [
+        torch.optim.Muon(inner, lr=schedule.muon, weight_decay=schedule.weight_decay, momentum=0.95,
+                         adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([{"params": [p for p in outer if p.ndim == 2], "weight_decay": schedule.weight_decay},
+                           {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}],
+                          lr=schedule.adam, betas=(0.9, 0.98), fused=True),
+    ]
+
+
+def _loss(model: torch.nn.Module, ids: torch.Tensor, targets: torch.Tensor, half: bool) -> torch.Tensor:
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=half):
+        logits = model(ids, use_cache=False).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets[:, 1:].flatten(), ignore_index=-100)
+
+
+def _checkpoint(path: Path, model: torch.nn.Module, opts: list[torch.optim.Optimizer], step: int) -> None:
+    """Write weights, optimiser states and the step, all at once or not at all."""
+    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    for k, opt in enumerate(opts):
+        for index, state in opt.state_dict()["state"].items():
+            tensors |= {f"opt{k}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    part = path.with_suffix(".part")
+    save_file({name: t.contiguous().clone() for name, t in tensors.items()}, part, metadata={"step": str(step)})
+    part.replace(path)
+
+
+def _resume(path: Path, model: torch.nn.Module, opts: list[torch.optim.Optimizer]) -> int:
+    """Load what `_checkpoint` wrote, if it is there; returns the step to go on from."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        step = int(file.metadata()["step"])
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(tensors[f"model.{name}"])
+    for k, opt in enumerate(opts):
+        whole = opt.state_dict()
+        for full, value in tensors.items():
+            if full.startswith(f"opt{k}."):
+                _, index, name = full.split(".", 2)
+                whole["state"].setdefault(int(index), {})[name] = value
+        opt.load_state_dict(whole)
+    return step
+
+
+def train(
+    out: Path,
+    architecture: str,
+    rows: np.ndarray,
+    steps: int,
+    tokenizer_folder: Path,
+    seed: int = 0,
+    device: str = "cpu",
+    schedule: Schedule | None = None,
+    report: Callable[[torch.nn.Module, int], None] | None = None,
+    report_every: float = 120.0,
+) -> Path:
+    """Train a model on `rows` and save it (fp16) with its tokenizer in `out`.
+
+    Args:
+        out: the Hugging Face folder to make; a checkpoint beside it (`<out>.checkpoint.safetensors`) is written
+            every two minutes, and an interrupted training goes on from there.
+        architecture: "gpt2" or "llama".
+        rows: `[n, CONTEXT]` token ids, gone through in a shuffled order as often as needed.
+        steps: how many steps of `ROWS_PER_STEP` rows.
+        tokenizer_folder: where `tokenizer.json` is.
+        report: called with the model and the step every `report_every` seconds.
+    """
+    schedule = schedule or Schedule()
+    tokenizer = load_tokenizer(tokenizer_folder)
+    model = new_model(architecture, len(tokenizer), seed).to(device).train()
+    opts = optimisers(model, schedule)
+    checkpoint = Path(f"{out}.checkpoint.safetensors")
+    start = _resume(checkpoint, model, opts)
+    base_rates = [[group["lr"] for group in opt.param_groups] for opt in ([*optimisers(model, schedule)])]
+    words = torch.tensor([i for token, i in sorted(tokenizer.get_vocab().items()) if token[0] == "Ġ" and len(token) > 3])
+    half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    last_report = last_saved = time.monotonic()
+    running = math.nan
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc=f"training {architecture}", unit="step")
+    for step in bar:
+        for opt, rates in zip(opts, base_rates, strict=True):
+            for group, rate in zip(opt.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule.rate(step, steps)
+        ids, targets = _batch(rows, words, seed, step, schedule.drill_share(step, steps))
+        loss = _loss(model, ids.to(device), targets.to(device), half)
+        if not math.isfinite(loss.item()):
+            raise RuntimeError(f"the loss became {loss.item()} at step {step}; lower the learning rates in Schedule and "
+                               f"start again from {checkpoint.name}")
+        for opt in opts:
+            opt.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for opt in opts:
+            opt.step()
+        running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{running:.3f}")
+        now = time.monotonic()
+        if report and now - last_report > report_every:
+            report(model.eval(), step)
+            model.train()
+            last_report = time.monotonic()
+        if now - last_saved > 120:
+            _checkpoint(checkpoint, model, opts, step + 1)
+            last_saved = now
+    _save(model.eval().half(), tokenizer_folder, out)
+    checkpoint.unlink(missing_ok=True)
+    return out
+
+
+def _batch(rows: np.ndarray, words: torch.Tensor, seed: int, step: int, drills: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of one step: they depend on the seed and the step alone, so that a training can be resumed."""
+    epoch, offset = divmod(step * ROWS_PER_STEP, len(rows) - ROWS_PER_STEP + 1)
+    order = _order(len(rows), seed, epoch)
+    ids = torch.from_numpy(rows[order[offset:offset + ROWS_PER_STEP]].astype(np.int64))
+    targets = ids.clone()
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    n = int((torch.rand(ROWS_PER_STEP, generator=generator) < drills).sum())
+    if n:
+        ids[:n], targets[:n] = drill_rows(words, n, ids.shape[1], generator)
+    return ids, targets
+
+
+_orders: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    if (n, seed, epoch) not in _orders:
+        _orders.clear()
+        _orders[n, seed, epoch] = np.random.default_rng((seed, epoch)).permutation(n)
+    return _orders[n, seed, epoch]
+
+
+def _save(model: torch.nn.Module, tokenizer_folder: Path, out: Path) -> None:
+    """Write the Hugging Face folder under another name, then put it in place."""
+    part = out.with_name(out.name + ".part")
+    model.save_pretrained(part)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (part / name).write_bytes((tokenizer_folder / name).read_bytes())
+    config = json.loads((part / "config.json").read_text())
+    config.pop("_name_or_path", None)
+    (part / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    if out.exists():
+        for old in out.iterdir():
+            old.unlink()
+        out.rmdir()
+    part.replace(out)
