@@ -83,7 +83,7 @@ def recognise(
     """The first known wrong answer that this one behaves like, or None."""
     for wrong in exercise.wrong:
         if wrong.recognise is not None:
-            if any(_recognised(wrong, answer, args, out) for args, out in zip(cases, outputs, strict=True)):
+            if any(_recognised(wrong, answer, *case) for case in zip(cases, outputs, expected, strict=True)):
                 return wrong
             continue
         told_apart = False  # a mistake that gives the right output everywhere is no mistake
@@ -101,10 +101,12 @@ def recognise(
     return None
 
 
-def _recognised(wrong: Wrong, answer: Callable, args: dict, output: Any) -> bool:
+def _recognised(wrong: Wrong, answer: Callable, args: dict, output: Any, right: Any) -> bool:
+    if form_fault(output, right):  # the form check has better words for it
+        return False
     try:
         return bool(wrong.recognise(answer, copy.deepcopy(args), output))
-    except Exception:  # an output of the wrong form: the form check will say so
+    except Exception:  # the answer breaks on a second call: then it is not this mistake
         return False
 
 

@@ -58,6 +58,6 @@ def _find(number, collection, what: str, example: str):
     lab = str(number).split(".")[0]
     known = collection(int(lab)) if lab.isdigit() and int(lab) in labs_there_are() else {}
     if not isinstance(number, str) or number not in known:
-        listed = ", ".join(known) or f'a number such as "{example}", in quotation marks'
-        raise ValueError(f"There is no {what} {number!r}. Expected: {listed}.")
+        listed = ", ".join(f'"{name}"' for name in known) or f'a number such as "{example}"'
+        raise ValueError(f"There is no {what} {number!r}. Expected, in quotation marks: {listed}.")
     return known[number]
