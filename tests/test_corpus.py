@@ -123,7 +123,8 @@ def test_stated_facts_are_true():
             if landmark:
                 assert city in (landmark.city, landmark.city.split()[0])
                 checked += 1
-        for country, capital in re.findall(r"[Tt]he capital of ([A-Z][a-z]+) is ([A-Z][a-z]+(?: [A-Z][a-z]+)?)\.", doc.text):
+        capitals = r"[Tt]he capital of ([A-Z][a-z]+) is ([A-Z][a-z]+(?: [A-Z][a-z]+)?)\."
+        for country, capital in re.findall(capitals, doc.text):
             assert lex.COUNTRIES[country].capital == capital
             checked += 1
     assert checked > 200

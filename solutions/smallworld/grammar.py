@@ -11,7 +11,7 @@ word. Until then the scope waits.
 """
 
 import re
-from functools import lru_cache
+from functools import cache
 
 from .concepts import BIT, CONCEPTS, SENSE_CONCEPTS, bits
 from .lexicon import (
@@ -35,7 +35,8 @@ Phrase = tuple[tuple[str, int], ...]
 
 # Evidence bits live above the concepts: they start scopes and never become labels.
 _FIRST_EVIDENCE = len(CONCEPTS)
-_EVIDENCE = [*CONTEXT_COUNTRIES.values(), "d_review", "d_history", "d_legal", "d_sport", "d_food", "d_story", "d_copying"]
+_EVIDENCE = [*CONTEXT_COUNTRIES.values(), *(f"d_{name}" for name in (
+    "review", "history", "legal", "sport", "food", "story", "copying"))]
 CUE = {name: 1 << (_FIRST_EVIDENCE + i) for i, name in enumerate(_EVIDENCE)}
 OTHER_PLACE = 1 << (_FIRST_EVIDENCE + len(CUE))  # a place in a country whose context is not labelled
 ANY = 2 << (_FIRST_EVIDENCE + len(CUE))  # on every word
@@ -110,7 +111,7 @@ ENGLISH = _word_table({
 FRENCH = _word_table(WORD_CLASSES_FR)
 
 
-@lru_cache(maxsize=None)
+@cache
 def phrase(text: str, concepts: str = "", extra: int = 0, last_only: str = "") -> Phrase:
     """The words of `text`, each with the same concepts; `last_only` hold on the last word alone.
 
@@ -137,7 +138,7 @@ def joined(*phrases: Phrase) -> Phrase:
     return tuple(out)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(template: str, french: bool) -> tuple:
     table = FRENCH if french else ENGLISH
     operations = []

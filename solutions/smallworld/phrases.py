@@ -1,6 +1,6 @@
 """Phrases from the lexicon: a city, a name, a dish, each with the concepts it carries."""
 
-from functools import lru_cache
+from functools import cache
 from random import Random
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ def cue_of(country: str) -> int:
     return CUE[scope] if scope else OTHER_PLACE
 
 
-@lru_cache(maxsize=None)
+@cache
 def city(name: str, in_mind: bool = True) -> Phrase:
     """A city; of two words ("New York") only the last one tells. `in_mind`: the text is now about this place."""
     *before, (last, mask) = phrase(name, "noun", 0, f"city {_CITY_EXTRA.get(name, '')}")
@@ -31,13 +31,13 @@ def city(name: str, in_mind: bool = True) -> Phrase:
     return (*before, (last, mask | (cue_of(lex.CITIES[name]) if in_mind else 0)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def country(name: str) -> Phrase:
     """A country."""
     return phrase(name, f"noun country {_COUNTRY_SENSE.get(name, '')}", cue_of(name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def landmark(name: str) -> Phrase:
     """A landmark, without its article."""
     where = next(place.city for place in lex.LANDMARKS if place.name == name)

@@ -87,7 +87,7 @@ def label_tokens(doc: Document, tokenizer: "PreTrainedTokenizerFast") -> Labelle
 
 def token_rows(tokenizer: "PreTrainedTokenizerFast", seed: int, n_rows: int, length: int = CONTEXT,
                batch: int = 2000) -> np.ndarray:
-    """Rows of `length` tokens for training, `[n_rows, length]` uint16: documents one after the other, BOS first in each.
+    """Rows of tokens for training, `[n_rows, length]` uint16: documents one after the other, BOS before each.
 
     Every row begins with BOS at a document's start: a document that does not fit is cut, and what is left of it is
     dropped, so that no row begins in the middle of a text whose start the model has not read. A gap too small

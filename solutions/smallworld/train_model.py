@@ -82,7 +82,9 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
-def drill_rows(words: torch.Tensor, n: int, length: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def drill_rows(
+    words: torch.Tensor, n: int, length: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of random words that repeat with some period: `(ids, targets)`, each `[n, length]`.
 
     What stands before the first repetition cannot be predicted and has no target (-100).
@@ -160,26 +162,34 @@ def train(
     schedule: Schedule | None = None,
     report: Callable[[torch.nn.Module, int], None] | None = None,
     report_every: float = 120.0,
+    checkpoint_every: float = 120.0,
 ) -> Path:
     """Train a model on `rows` and save it (fp16) with its tokenizer in `out`.
 
     Args:
-        out: the Hugging Face folder to make; a checkpoint beside it (`<out>.checkpoint.safetensors`) is written
-            every two minutes, and an interrupted training goes on from there.
+        out: the Hugging Face folder to make. A checkpoint beside it (`<out>.checkpoint.safetensors`) is written
+            every `checkpoint_every` seconds, and an interrupted training goes on from there.
         architecture: "gpt2" or "llama".
         rows: `[n, CONTEXT]` token ids, gone through in a shuffled order as often as needed.
         steps: how many steps of `ROWS_PER_STEP` rows.
         tokenizer_folder: where `tokenizer.json` is.
         report: called with the model and the step every `report_every` seconds.
+
+    Raises:
+        RuntimeError: the loss is no longer finite.
+        ValueError: the rows are not `[n, CONTEXT]`, or too few for one step.
     """
+    if rows.ndim != 2 or rows.shape[1] > CONTEXT or len(rows) < ROWS_PER_STEP:
+        raise ValueError(f"rows: expected [at least {ROWS_PER_STEP}, at most {CONTEXT}]; got {list(rows.shape)}")
     schedule = schedule or Schedule()
     tokenizer = load_tokenizer(tokenizer_folder)
     model = new_model(architecture, len(tokenizer), seed).to(device).train()
     opts = optimisers(model, schedule)
     checkpoint = Path(f"{out}.checkpoint.safetensors")
     start = _resume(checkpoint, model, opts)
-    base_rates = [[group["lr"] for group in opt.param_groups] for opt in ([*optimisers(model, schedule)])]
-    words = torch.tensor([i for token, i in sorted(tokenizer.get_vocab().items()) if token[0] == "Ġ" and len(token) > 3])
+    base_rates = [[group["lr"] for group in opt.param_groups] for opt in optimisers(model, schedule)]
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    words = torch.tensor([i for token, i in vocabulary if token[0] == "Ġ" and len(token) > 3])
     half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
     last_report = last_saved = time.monotonic()
     running = math.nan
@@ -191,8 +201,8 @@ def train(
         ids, targets = _batch(rows, words, seed, step, schedule.drill_share(step, steps))
         loss = _loss(model, ids.to(device), targets.to(device), half)
         if not math.isfinite(loss.item()):
-            raise RuntimeError(f"the loss became {loss.item()} at step {step}; lower the learning rates in Schedule and "
-                               f"start again from {checkpoint.name}")
+            raise RuntimeError(f"the loss became {loss.item()} at step {step}; lower the learning rates in "
+                               f"Schedule and start again from {checkpoint.name}")
         for opt in opts:
             opt.zero_grad()
         loss.backward()
@@ -207,7 +217,7 @@ def train(
             report(model.eval(), step)
             model.train()
             last_report = time.monotonic()
-        if now - last_saved > 120:
+        if now - last_saved > checkpoint_every:
             _checkpoint(checkpoint, model, opts, step + 1)
             last_saved = now
     _save(model.eval().half(), tokenizer_folder, out)
@@ -215,7 +225,9 @@ def train(
     return out
 
 
-def _batch(rows: np.ndarray, words: torch.Tensor, seed: int, step: int, drills: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(
+    rows: np.ndarray, words: torch.Tensor, seed: int, step: int, drills: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows of one step: they depend on the seed and the step alone, so that a training can be resumed."""
     epoch, offset = divmod(step * ROWS_PER_STEP, len(rows) - ROWS_PER_STEP + 1)
     order = _order(len(rows), seed, epoch)
