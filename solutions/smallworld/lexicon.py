@@ -317,8 +317,9 @@ aime/aime/aimons/aiment cherche/cherche/cherchons/cherchent prend/prends/prenons
 trouve/trouve/trouvons/trouvent porte/porte/portons/portent achète/achète/achetons/achètent
 donne/donne/donnons/donnent voit/vois/voyons/voient vend/vends/vendons/vendent
 prépare/prépare/préparons/préparent quitte/quitte/quittons/quittent""".split()]
-PLACES_FR = """dans le jardin|dans la rue|sur la table|à Paris|dans la maison|près de la mer|à la gare|au marché|sous
-la table|dans la cuisine|le soir|pendant la nuit|tous les jours|avec ses amis|chez ma tante""".replace("\n", " ").split("|")
+PLACES_FR = """dans le jardin|dans la rue|sur la table|à Paris|dans la maison|près de la mer|à la gare|au marché
+sous la table|dans la cuisine|le soir|pendant la nuit|tous les jours|avec ses amis|chez ma tante""".replace(
+    "\n", "|").split("|")
 LANDMARKS_FR = [("La tour Eiffel", "Paris", "France"), ("Le musée du Louvre", "Paris", "France"),
                 ("Le Colisée", "Rome", "Italy"), ("La tour de Londres", "Londres", "England"),
                 ("La porte de Brandebourg", "Berlin", "Germany")]
