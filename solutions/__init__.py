@@ -19,10 +19,9 @@ EMBEDDED_TARGETS = ("smallworld", "smallworld-llama")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-#: True when it was us, not the reader, who switched the hub off (an error message then says how to switch
-#: it on).
-SWITCHED_OFFLINE = (
-    os.environ.get(TARGET_VARIABLE, "smallworld") in EMBEDDED_TARGETS and "HF_HUB_OFFLINE" not in os.environ
-)
+_embedded = (os.environ.get(TARGET_VARIABLE) or "smallworld") in EMBEDDED_TARGETS
+
+#: True when it was us, not the reader, who switched the hub off. An error message then says how to undo it.
+SWITCHED_OFFLINE = _embedded and "HF_HUB_OFFLINE" not in os.environ
 if SWITCHED_OFFLINE:
     os.environ["HF_HUB_OFFLINE"] = "1"

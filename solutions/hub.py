@@ -45,8 +45,9 @@ def hub_answers(patience: float = PATIENCE) -> bool:
 
     def ask() -> None:
         try:
-            get_session().head(constants.ENDPOINT, timeout=patience)
-            answered.set()
+            status = get_session().head(constants.ENDPOINT, timeout=patience).status_code
+            if status not in (403, 407) and status < 500:  # those come from a proxy that lets nothing through
+                answered.set()
         except Exception:  # whatever went wrong, the hub did not answer
             pass
 
@@ -88,7 +89,7 @@ def _why_offline() -> str | None:
     if not hub_answers():
         from huggingface_hub import constants
 
-        return f"{constants.ENDPOINT} did not answer within {PATIENCE:.0f} seconds"
+        return f"{constants.ENDPOINT} cannot be reached"
     return None
 
 
@@ -193,9 +194,13 @@ def check_files(root: Path, what: str) -> None:
     """
     for path in sorted(root.glob("*.json")):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise _damaged(path, what, f"it is not valid JSON ({error})") from error
+        if path.name.endswith(".index.json"):
+            absent = sorted({name for name in content["weight_map"].values() if not (root / name).exists()})
+            if absent:
+                raise _damaged(path, what, f"it lists {', '.join(absent)}, not there")
     for path in sorted(root.glob("*.safetensors")):
         if problem := safetensors_problem(path):
             raise _damaged(path, what, problem)

@@ -145,12 +145,24 @@ def describe_model(model: TransformerBridge) -> pd.DataFrame:
         "d_mlp (neurons per layer)": cfg.d_mlp,
         "vocabulary": cfg.d_vocab,
         "context (tokens)": cfg.n_ctx,
-        "parameters": sum(p.numel() for p in model.original_model.parameters()),
+        "parameters": count_parameters(model),
         "dtype": str(next(model.original_model.parameters()).dtype).removeprefix("torch."),
         "device": str(cfg.device),
         "weight processing": ", ".join(processing_of(model) or ["none"]),
     }
     return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="property"))
+
+
+def count_parameters(model: TransformerBridge) -> int:
+    """Number of trained numbers, tied weights counted once.
+
+    Counted on an empty copy: the bridge itself keeps some weights twice, whole and split by head.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(model.original_model.config)
+    return sum(p.numel() for p in empty.parameters())
 
 
 def processing_of(model: TransformerBridge) -> list[str] | None:
@@ -237,7 +249,7 @@ def check_hooks(model: TransformerBridge, hooks: str | Sequence[str]) -> list[st
     Raises:
         InputError: naming the unknown hook and the closest known ones.
     """
-    hooks = [hooks] if isinstance(hooks, str) else list(hooks)
+    hooks = list(hooks) if isinstance(hooks, list | tuple | set | pd.Series) else [hooks]
     if not hooks:
         raise InputError("no hook points given. See hook_points(model) for the names.")
     live = set(_live_hooks(model))

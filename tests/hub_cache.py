@@ -166,12 +166,11 @@ def fake_gpt2(hub: Path) -> Path:
     files = snapshot(hub, "gpt2")
     torch.manual_seed(0)
     config = GPT2Config()
-    model = GPT2LMHeadModel(config)
-    weights = model.state_dict()
-    del weights[
-        "lm_head.weight"
-    ]  # the real file has no copy of the tied embedding, and no "transformer." prefix
-    weights = {name.removeprefix("transformer."): w.contiguous() for name, w in weights.items()}
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in GPT2LMHeadModel(config).named_parameters()}
+    # The real file has no copy of the tied embedding, and no "transformer." prefix.
+    weights = {name.removeprefix("transformer."): 0.02 * torch.randn(shape) for name, shape in shapes.items()}
+    weights |= {name: w + 1 for name, w in weights.items() if "ln_" in name and name.endswith("weight")}
     save_file(weights, files / "model.safetensors", metadata={"format": "pt"})
     (files / "config.json").write_text(
         json.dumps({**config.to_diff_dict(), "architectures": ["GPT2LMHeadModel"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,10 +112,11 @@ def _load_release(release: str, sae_id: str, device: str | torch.device | None) 
 
 def _opened(open_on: Any, what: str, device: str | torch.device | None) -> SAE:
     """Call SAELens, and turn what it raises into one message."""
+    chosen = str(pick_device(device))
     try:
-        sae = open_on(str(pick_device(device)))
-    except InputError:
-        raise
+        with warnings.catch_warnings():  # SAELens says how to load the model; load_model has done it
+            warnings.filterwarnings("ignore", message="(?s).*model_from_pretrained_kwargs")
+            sae = open_on(chosen)
     except Exception as error:
         raise ModelNotAvailable(f"SAELens cannot open {what}: {first_line(error)}") from error
     return sae.eval()

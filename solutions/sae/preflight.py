@@ -114,7 +114,7 @@ def preflight(
     acts: Tensor | None = None,
     allow: Collection[str] = (),
     tokens: Tokens | None = None,
-    n_texts: int = 32,
+    n_texts: int = 16,
 ) -> PreflightReport:
     """Compare an SAE with the activations it is about to be given, then measure how well it reconstructs them.
 
@@ -142,13 +142,13 @@ def preflight(
     trained_on = dict(sae.cfg.metadata.to_dict())
 
     own = _own_tokens(model, target, n_texts)
+    reference = extract(model, own, hook)[hook]
     flight = _Flight(report, allow)
-    flight.add(_width(sae, model, hook, acts, own), _device(sae, model, acts))
+    flight.add(_width(sae, hook, reference if acts is None else acts), _device(sae, model, acts))
     flight.add(
         _model(trained_on, model), _hook(trained_on, target, hook), _processing(trained_on, target, model)
     )
 
-    reference = extract(model, own, hook)[hook]
     if acts is None:
         flight.add(_bos(trained_on, target, own), _context(trained_on, target, own))
         measured, left_out = reference[own.content], int((~own.content).sum())
@@ -201,15 +201,12 @@ def _own_tokens(model: TransformerBridge, target: Target, n_texts: int) -> Token
 # ---- what was declared
 
 
-def _width(sae: SAE, model: TransformerBridge, hook: str, acts: Tensor | None, own: Tokens) -> Check:
-    if acts is not None:
-        if not isinstance(acts, Tensor) or acts.ndim == 0:
-            raise InputError(
-                f"acts must be a tensor [batch, pos, d_in] or [n_tokens, d_in], got {type(acts).__name__}."
-            )
-        width = acts.shape[-1]
-    else:
-        width = extract(model, own[:1], hook)[hook].shape[-1]
+def _width(sae: SAE, hook: str, acts: Tensor) -> Check:
+    if not isinstance(acts, Tensor) or acts.ndim == 0:
+        raise InputError(
+            f"acts must be a tensor [batch, pos, d_in] or [n_tokens, d_in], got {type(acts).__name__}."
+        )
+    width = acts.shape[-1]
     return Check(
         "width",
         f"activations of width {sae.cfg.d_in} (the SAE's d_in)",
