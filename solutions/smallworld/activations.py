@@ -1,8 +1,8 @@
 """Reads and edits activations of a plain Hugging Face model, by TransformerLens's hook names.
 
-Later chapters use TransformerLens for this. Here the models are being made, and a PyTorch hook is all it takes: the
-residual stream before block L is the block's input, `hook_mlp_out` the output of its MLP. `tests/test_train_saes.py`
-checks that TransformerLens reads the very same numbers.
+The chapters use TransformerLens for this. Here the models are being made, and a PyTorch hook is all it takes:
+the residual stream before block L is the block's input, `hook_mlp_out` the output of its MLP. A test
+(`tests/test_train_saes.py`) checks that TransformerLens reads the same numbers.
 """
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +16,14 @@ HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|mlp_out)")
 
 
 class Rows(NamedTuple):
-    """Documents as a model reads them: `ids` [row, position] int64, BOS first; `real` [row, position] bool is true on
-    the document's own tokens, false on BOS and padding."""
+    """Documents as a model reads them, BOS first."""
 
-    ids: Tensor
-    real: Tensor
+    ids: Tensor  # [row, position] int64
+    real: Tensor  # [row, position] bool: a token of the document itself, not BOS and not padding
 
 
 def to_rows(texts: Iterable[str], tokenizer, context: int) -> Rows:
-    """One row for each text, cut off at `context` tokens. Padding stands on the right, where attention is blind to it."""
+    """One row for each text, cut off at `context` tokens. Padding stands on the right: attention never sees it."""
     encoded = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
     documents = [encoding.ids[:context - 1] for encoding in encoded if encoding.ids]
     if not documents:
@@ -46,7 +45,7 @@ def in_batches(rows: Rows, size: int = 64) -> Iterator[Rows]:
 
 
 def _place(model, hook: str) -> tuple[nn.Module, str]:
-    """The module that a hook name stands for, and which side of it: "input" or "output"."""
+    """The module that a hook name stands for, and which side of it, "input" or "output"."""
     found = HOOK.fullmatch(hook)
     blocks = model.transformer.h if hasattr(model, "transformer") else model.model.layers
     if not found or int(found[1]) >= len(blocks):
@@ -88,8 +87,9 @@ def read(model, ids: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
     return seen
 
 
-def harvest(model, rows: Rows, hooks: Sequence[str], report: Callable[[int], None] = lambda n: None) -> dict[str, Tensor]:
-    """Activations of all real tokens, {hook: [n_tokens, d_model] float16}. `report` gets the tokens done, batchwise."""
+def harvest(model, rows: Rows, hooks: Sequence[str],
+            report: Callable[[int], None] = lambda n: None) -> dict[str, Tensor]:
+    """Activations of all real tokens, {hook: [n_tokens, d_model] float16}. `report` gets each batch's tokens."""
     n, done = int(rows.real.sum()), 0
     acts = {hook: torch.empty(n, model.config.hidden_size, dtype=torch.float16) for hook in hooks}
     for batch in in_batches(rows):

@@ -1,7 +1,7 @@
 """Finds the finished files of the embedded world, and checks by checksum that they are whole.
 
-`artifacts/MANIFEST.json` lists every file with its size and SHA-256, the seeds and versions that made them, and the
-measured quality table. A truncated or altered file is named before anything is read from it.
+`artifacts/MANIFEST.json` lists every file with its size and SHA-256, the seeds and versions that made them, and
+the measured quality table. A truncated or altered file is named before anything is read from it.
 """
 import functools
 import hashlib
@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
-REMEDY = ("To repair it, get the folder again from version control (git checkout -- solutions/smallworld/artifacts), "
-          "or remake everything with `python -m solutions.smallworld.build`.")
+REMEDY = ("To repair it, get the folder back from version control (git checkout -- "
+          "solutions/smallworld/artifacts), clone the repository again, or remake everything with "
+          "`python -m solutions.smallworld.build`.")
 
 
 class ArtifactError(Exception):
@@ -19,14 +20,15 @@ class ArtifactError(Exception):
 
 
 def manifest(root: Path = ARTIFACTS) -> dict:
-    """The manifest as a dict: `seeds`, `versions`, `files`, `quality`, `wall_time_s`."""
+    """The manifest: `seeds`, `versions`, `text`, `files`, `bytes`, `quality`, `wall_time_s`, `stages`."""
     path = root / "MANIFEST.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"Expected the list of artefacts at {path}, and there is no such file. {REMEDY}") from None
+        raise ArtifactError(f"Expected the list of artefacts at {path}; there is no such file. {REMEDY}") from None
     except json.JSONDecodeError as error:
-        raise ArtifactError(f"{path} should be JSON, but line {error.lineno} is not: {error.msg}. {REMEDY}") from None
+        raise ArtifactError(f"Expected JSON in {path}; found in line {error.lineno}: {error.msg}. "
+                            f"{REMEDY}") from None
 
 
 def list_saes(model: str | None = None, root: Path = ARTIFACTS) -> list[str]:
@@ -36,15 +38,19 @@ def list_saes(model: str | None = None, root: Path = ARTIFACTS) -> list[str]:
 
 
 def path_of(name: str, root: Path = ARTIFACTS) -> Path:
-    """The folder (or file) of an artefact after its checksums have been verified: "smallworld", "saes/smallworld/…"."""
+    """The folder (or file) of an artefact, such as "smallworld", after its checksums have been verified."""
     verify(name, root)
     return root / name
 
 
 def verify(name: str, root: Path = ARTIFACTS) -> None:
-    """Raises `ArtifactError` unless every file of the artefact `name` is there with the size and SHA-256 expected.
+    """Checks that every file of an artefact is there with the expected SHA-256.
 
+    `name` is a folder or file of the manifest: "smallworld", "saes/smallworld/blocks.2.hook_resid_pre.topk.8x".
     What has been found whole is not read again by this process.
+
+    Raises:
+        ArtifactError: a file is missing or altered, or the name is unknown.
     """
     _verify(name, root.resolve())
 
@@ -59,8 +65,8 @@ def _verify(name: str, root: Path) -> None:
     for path, expected in wanted.items():
         file = root / path
         if not file.is_file():
-            raise ArtifactError(f"The artefact file {path} is missing. Expected {expected['bytes']} bytes at {file}. "
-                                f"{REMEDY}")
+            raise ArtifactError(f"The artefact file {path} is missing. Expected {expected['bytes']} bytes at "
+                                f"{file}; found nothing. {REMEDY}")
         if (found := sha256(file)) != expected["sha256"]:
             raise ArtifactError(
                 f"The artefact file {path} has been altered or cut off. Expected {expected['bytes']} bytes with "
@@ -74,6 +80,7 @@ def sha256(path: Path) -> str:
 
 
 def describe_files(root: Path, folders: Iterable[str]) -> dict[str, dict]:
-    """The manifest's `files` entry: {relative path: {bytes, sha256}} of all files below the folders, sorted."""
+    """The manifest's `files`: {relative path: {bytes, sha256}} of all files below the folders, sorted."""
     paths = sorted(path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+    return {path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in paths}

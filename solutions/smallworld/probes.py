@@ -110,7 +110,8 @@ def agreement(phrasings: Sequence[str], rng: random.Random, n: int = 60) -> list
 def pronouns(phrasings: Sequence[str]) -> list[Probe]:
     """A name is taken up again by the pronoun of its gender."""
     people = [(name, " she", " he") for name in NAMES_F] + [(name, " he", " she") for name in NAMES_M]
-    return [Probe(phrase.format(x=name), (right,), (wrong,)) for phrase in phrasings for name, right, wrong in people]
+    return [Probe(phrase.format(x=name), (right,), (wrong,))
+            for phrase in phrasings for name, right, wrong in people]
 
 
 def indirect_objects(phrasings: Sequence[str], rng: random.Random, n: int = 100) -> list[Probe]:
@@ -119,7 +120,8 @@ def indirect_objects(phrasings: Sequence[str], rng: random.Random, n: int = 100)
     for i in range(n):
         a, b = rng.sample([*NAMES_F, *NAMES_M], 2)
         giver, receiver = ((a, b), (b, a))[i % 2]
-        prompt = rng.choice(phrasings).format(a=a, b=b, s=giver, place=rng.choice(PLACES), thing=rng.choice(OBJECTS))
+        place, thing = rng.choice(PLACES), rng.choice(OBJECTS)
+        prompt = rng.choice(phrasings).format(a=a, b=b, s=giver, place=place, thing=thing)
         probes.append(Probe(prompt, (f" {receiver}",), (f" {giver}",)))
     return probes
 
@@ -188,7 +190,8 @@ def probe_sets(seed: int = 0) -> dict[str, list[Probe]]:
 # ------------------------------------------------------------------ scoring
 
 @torch.no_grad()
-def score(model, tokenizer, probes: Sequence[Probe], by_first_character: bool = False, batch: int = 128) -> tuple:
+def score(model, tokenizer, probes: Sequence[Probe], by_first_character: bool = False,
+          batch: int = 128) -> tuple[float, float]:
     """(top1, ahead) of a Hugging Face causal language model on `probes`, each asked after one BOS token.
 
     A word of several tokens is judged by its first; a foil that begins with the same token as a right answer is
@@ -198,7 +201,7 @@ def score(model, tokenizer, probes: Sequence[Probe], by_first_character: bool = 
         raise ValueError("score needs at least one probe; found an empty list.")
     ids_of = _tokens_starting_with(tokenizer) if by_first_character else _first_token(tokenizer)
     rows = [[tokenizer.bos_token_id, *tokenizer.encode(p.prompt, add_special_tokens=False)] for p in probes]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of one length share a batch: little padding
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of one length share a batch
     top1 = ahead = 0
     for start in range(0, len(order), batch):
         chosen = order[start:start + batch]
@@ -220,7 +223,7 @@ def _tokens_starting_with(tokenizer) -> Callable[[str], set[int]]:
 
 
 def _last_logits(model, rows: list[list[int]]) -> torch.Tensor:
-    """Logits [row, vocab] after the last token of each row. Attention is causal, so padding on the right is unseen."""
+    """Logits [row, vocab] after each row's last token. Attention is causal: padding on the right is unseen."""
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long, device=model.device)
     for i, row in enumerate(rows):
         ids[i, :len(row)] = torch.tensor(row)
@@ -228,8 +231,9 @@ def _last_logits(model, rows: list[list[int]]) -> torch.Tensor:
     return model(ids, use_cache=False).logits[torch.arange(len(rows), device=model.device), last].float().cpu()
 
 
-def ask(model, tokenizer, only: Iterable[str] | None = None, limit: int | None = None, seed: int = 0) -> dict[str, Result]:
-    """Results of all sets of probes, or of `only` some. `limit`: at most so many probes of a set, drawn with `seed`."""
+def ask(model, tokenizer, only: Iterable[str] | None = None, limit: int | None = None,
+        seed: int = 0) -> dict[str, Result]:
+    """Results of all sets of probes, or of `only` some; of each at most `limit` probes, drawn with `seed`."""
     sets = probe_sets(seed)
     was_training = model.training
     model.eval()

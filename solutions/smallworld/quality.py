@@ -32,7 +32,7 @@ def texts(split: str, n: int) -> list[str]:
 
 @torch.no_grad()
 def model_loss(model, rows: Rows) -> float:
-    """Mean cross-entropy in nats per token over the documents' own tokens, the first one (after BOS) included."""
+    """Mean cross-entropy in nats over all tokens of the documents, the first one (after BOS) included."""
     total, count = 0.0, 0
     for batch in in_batches(rows):
         ids = batch.ids.to(model.device)
@@ -43,15 +43,16 @@ def model_loss(model, rows: Rows) -> float:
     return total / count
 
 
-def ngram_losses(train: Sequence[Sequence[int]], test: Sequence[Sequence[int]], vocab: int, bos: int) -> dict[str, float]:
-    """Test loss in nats per token of Kneser-Ney count models fitted on the documents `train`."""
+def ngram_losses(train: Sequence[Sequence[int]], test: Sequence[Sequence[int]], vocab: int,
+                 bos: int) -> dict[str, float]:
+    """Loss in nats per token on the documents `test` of Kneser-Ney count models fitted on those of `train`."""
     return {name: KneserNey(train, order, vocab, bos).loss(test) for name, order in ORDERS.items()}
 
 
 # ------------------------------------------------------------------ SAEs
 
 def after_bos(rebuild: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """An edit of activations [row, position, d_model] everywhere but on BOS, which comes first and no SAE has seen."""
+    """An edit of activations [row, position, d_model] that spares BOS, which comes first and no SAE has seen."""
     return lambda x: torch.cat([x[:, :1], rebuild(x[:, 1:])], dim=1)
 
 
@@ -81,8 +82,9 @@ def evaluate_sae(model, tokenizer, sae: train_saes.SparseAutoencoder, hook: str,
         facts = ask(model, tokenizer, only=FACTS)
     return {
         "explained_variance": 1 - error / variance, "l0": active / len(acts), "d_sae": len(fired),
-        "dead": (~fired).double().mean().item(), "loss": clean, "loss_spliced": spliced, "delta_loss": spliced - clean,
-        "facts": sum(r.share * r.n for r in facts.values()) / sum(r.n for r in facts.values()), "n_tokens": len(acts),
+        "dead": (~fired).double().mean().item(), "n_tokens": len(acts),
+        "loss": clean, "loss_spliced": spliced, "delta_loss": spliced - clean,
+        "facts": sum(r.share * r.n for r in facts.values()) / sum(r.n for r in facts.values()),
     }
 
 
@@ -94,7 +96,8 @@ def open_model(folder: Path, device: str = "cpu"):
 
     from .tokenizer import load_tokenizer
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval(), load_tokenizer(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    return model, load_tokenizer(folder)
 
 
 def evaluate(model_folder: Path, sae_root: Path | None = None, n_test: int = TEST_DOCUMENTS,
@@ -114,7 +117,8 @@ def evaluate(model_folder: Path, sae_root: Path | None = None, n_test: int = TES
     return {
         "loss": {"model": loss} | ngram_losses(train, test, len(tokenizer), tokenizer.bos_token_id),
         "probes": {name: result._asdict() for name, result in ask(model, tokenizer).items()},
-        "saes": {recipe.sae_id: evaluate_sae(model, tokenizer, sae, recipe.hook, rows, loss) for sae, recipe in saes},
+        "saes": {recipe.sae_id: evaluate_sae(model, tokenizer, sae, recipe.hook, rows, loss)
+                 for sae, recipe in saes},
         "n_parameters": sum(p.numel() for p in model.parameters()),
         "n_test_tokens": sum(map(len, test)), "n_ngram_tokens": sum(map(len, train)),
     }

@@ -1,10 +1,11 @@
 """Trains the sparse autoencoders of the embedded world and saves them in SAELens's own format.
 
-Three architectures: TopK (Gao et al. 2024, arXiv 2406.04093) with its auxiliary loss for dead latents, BatchTopK
-(Bussmann et al. 2024, arXiv 2412.06410), saved as a JumpReLU as SAELens does, and ReLU with an L1 penalty (Bricken
-et al. 2023, Towards Monosemanticity). All subtract `b_dec` from the input and keep decoder rows at unit norm.
+Three architectures: TopK (Gao et al. 2024, arXiv 2406.04093) with its auxiliary loss for dead latents,
+BatchTopK (Bussmann et al. 2024, arXiv 2412.06410), saved as a JumpReLU as SAELens does, and ReLU with an L1
+penalty (Bricken et al. 2023, Towards Monosemanticity). All subtract `b_dec` from the input and keep the rows of
+the decoder at unit norm::
 
-    f(x) = act((x - b_dec) W_enc + b_enc)        x_hat = f W_dec + b_dec
+    f = act((x - b_dec) W_enc + b_enc)        x_hat = f W_dec + b_dec
 """
 import json
 import math
@@ -16,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-SAE_LENS_VERSION = "6.54.12"  # the version whose on-disk format is written; without it SAELens drops the metadata
+# The version whose on-disk format is written. Without it SAELens takes a file for an old one and drops the metadata.
+SAE_LENS_VERSION = "6.54.12"
 SAVED_AS = {"topk": "topk", "batchtopk": "jumprelu", "relu": "standard"}
 AUX_LATENTS, AUX_WEIGHT = 32, 1 / 32  # k_aux and alpha of Gao et al., appendix A.2
 DEAD_AFTER = 100_000  # tokens without firing
@@ -47,12 +49,13 @@ class Recipe:
 
 
 class SparseAutoencoder(nn.Module):
-    """The three architectures. Weights have SAELens's names and shapes: W_enc [d_in, d_sae], W_dec [d_sae, d_in]."""
+    """Any of the three. Weights have SAELens's names and shapes: W_enc [d_in, d_sae], W_dec [d_sae, d_in]."""
 
     def __init__(self, d_in: int, d_sae: int, architecture: str = "topk", k: int = 16):
         super().__init__()
         directions = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
-        self.W_enc = nn.Parameter(directions.T.contiguous())  # starts as the decoder's transpose: few latents are born dead
+        # Starting as the decoder's transpose, few latents are born dead.
+        self.W_enc = nn.Parameter(directions.T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(directions)
         self.b_dec = nn.Parameter(torch.zeros(d_in))
@@ -89,8 +92,8 @@ def keep_top(f: Tensor, k: int) -> Tensor:
 def train(acts: Tensor, recipe: Recipe, report: Callable[[str], None] = lambda line: None) -> SparseAutoencoder:
     """Trains one SAE on activations [n, d_in] (any float type). `report` gets a line of progress now and then.
 
-    The activations are scaled to a mean norm of sqrt(d_in), so that one learning rate fits every hook; the scale
-    is folded back into the weights before the SAE is returned.
+    The activations are scaled to a mean norm of sqrt(d_in), so that one learning rate fits every hook; the
+    scale is folded back into the weights before the SAE is returned.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)
@@ -117,14 +120,15 @@ def train(acts: Tensor, recipe: Recipe, report: Callable[[str], None] = lambda l
         with torch.no_grad():
             sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
         if step % 100 == 0 or step == n_steps - 1:
-            report(f"{step + 1}/{n_steps} unexplained {error / variance:.3f} L0 {select.l0:.1f} dead {select.n_dead}")
+            report(f"{step + 1}/{n_steps} unexplained {error / variance:.3f} L0 {select.l0:.1f} "
+                   f"dead {select.n_dead}")
     if recipe.architecture == "batchtopk":
         sae.threshold.fill_(threshold_for(sae.before_selection(sample).detach(), recipe.k))
     return fold_scale(sae, scale)
 
 
 def batches(acts: Tensor, batch: int, n_steps: int, generator: torch.Generator):
-    """`n_steps` batches [batch, d_in]: every activation once in random order, then all again in another order."""
+    """`n_steps` batches [batch, d_in]: each activation once in random order, then all again in another order."""
     order, at = torch.empty(0, dtype=torch.long), 0
     for _ in range(n_steps):
         if at + batch > len(order):
@@ -134,23 +138,23 @@ def batches(acts: Tensor, batch: int, n_steps: int, generator: torch.Generator):
 
 
 def schedule(step: int, n_steps: int) -> float:
-    """Learning-rate factor: 50 steps of warm-up, then flat, then a linear decay to zero over the last third."""
+    """Factor of the learning rate: 50 steps of warm-up, then flat, then in a line to zero over the last third."""
     return min(1.0, (step + 1) / 50, (n_steps - step) / (n_steps / 3))
 
 
 @torch.no_grad()
 def remove_parallel_gradient(sae: SparseAutoencoder) -> None:
-    """Gradient along a decoder row would only change its norm, which is fixed; in Adam's averages it would do harm."""
+    """The gradient along a decoder row could only change its norm, which is fixed; it would spoil Adam's averages."""
     grad, rows = sae.W_dec.grad, sae.W_dec
     grad -= (grad * rows).sum(1, keepdim=True) * rows
 
 
 class Selection:
-    """Which latents may be active in a training batch, and the loss that follows; remembers which latents are dead."""
+    """Which latents may be active in a batch, and the loss that follows; keeps count of the dead ones."""
 
     def __init__(self, sae: SparseAutoencoder, recipe: Recipe, variance: Tensor):
         self.sae, self.recipe, self.variance = sae, recipe, variance
-        self.silent = torch.zeros(sae.W_dec.shape[0], device=variance.device)  # tokens since each latent last fired
+        self.silent = torch.zeros(len(sae.W_dec), device=variance.device)  # tokens since each latent last fired
         self.l1, self.l0 = 0.25, math.nan
 
     @property
@@ -175,14 +179,14 @@ class Selection:
         return loss, error.detach()
 
     def rebuild(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The selected latents [batch, some], an index of those that fired, and the activations rebuilt from them."""
+        """Values of the selected latents [batch, some], an index of all that fired, and the rebuilt activations."""
         if self.recipe.architecture == "topk":
-            # Only k rows of the decoder are needed for a token: gathering them takes half the time of the dense product.
+            # A token needs only k rows of the decoder: gathering them takes half the time of the dense product.
             values, where = pre.topk(self.recipe.k, dim=-1, sorted=False)
             sums = nn.functional.embedding_bag(where, self.sae.W_dec, per_sample_weights=values, mode="sum")
             return values, where[values > 0], sums + self.sae.b_dec
         if self.recipe.architecture == "batchtopk":
-            # The batch's own threshold, from a quarter of its rows: sorting all of them would cost more than a product.
+            # The batch's own threshold, from a quarter of its rows: sorting all would cost more than a product.
             pre = pre * (pre > threshold_for(pre.detach()[: len(pre) // 4], self.recipe.k))
         return pre, (pre > 0).any(0), self.sae.decode(pre)
 
@@ -194,7 +198,7 @@ class Selection:
         return AUX_WEIGHT * (missed - f @ self.sae.W_dec[dead]).pow(2).sum() / missed.pow(2).sum()
 
     def sparsity_penalty(self, f: Tensor, done: float) -> Tensor:
-        """L1 over latents. Its weight is steered until the mean L0 is `recipe.k`: then all three can be compared."""
+        """L1 over latents. Its weight is steered towards a mean L0 of `recipe.k`, so that all three compare."""
         if done > 0.05 and self.l0 > 0:
             self.l1 *= math.exp(0.02 * max(-1.0, min(1.0, math.log(self.l0 / self.recipe.k))))
         return self.l1 * min(1.0, done / 0.05) * f.sum(1).mean() / self.variance.sqrt()
@@ -207,7 +211,7 @@ def threshold_for(pre: Tensor, k: int) -> Tensor:
 
 
 def fold_scale(sae: SparseAutoencoder, scale: Tensor) -> SparseAutoencoder:
-    """The SAE of unscaled activations: biases and threshold shrink by `scale`, weights stay, latents too shrink."""
+    """The same SAE for unscaled activations: biases and threshold shrink, weights stay, and so latents shrink."""
     with torch.no_grad():
         for tensor in (sae.b_enc, sae.b_dec, sae.threshold):
             tensor.div_(scale)
@@ -216,7 +220,8 @@ def fold_scale(sae: SparseAutoencoder, scale: Tensor) -> SparseAutoencoder:
 
 # ------------------------------------------------------------------ on disk
 
-def save(sae: SparseAutoencoder, folder: Path, recipe: Recipe, model_name: str, context_size: int, dataset: str) -> None:
+def save(sae: SparseAutoencoder, folder: Path, recipe: Recipe, model_name: str, context_size: int,
+         dataset: str) -> None:
     """Writes `cfg.json` and `sae_weights.safetensors` (fp16) into `folder`, as SAELens would."""
     weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in sae.state_dict().items()}
     if recipe.architecture != "batchtopk":
@@ -224,11 +229,13 @@ def save(sae: SparseAutoencoder, folder: Path, recipe: Recipe, model_name: str, 
     d_sae, d_in = sae.W_dec.shape
     config = {
         "architecture": SAVED_AS[recipe.architecture], "d_in": d_in, "d_sae": d_sae, "dtype": "float32",
-        "device": "cpu", "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
+        "device": "cpu", "apply_b_dec_to_input": True, "normalize_activations": "none",
+        "reshape_activations": "none",
         "metadata": {
-            "sae_lens_version": SAE_LENS_VERSION, "sae_lens_training_version": None, "model_name": model_name,
-            "hook_name": recipe.hook, "hook_head_index": None, "prepend_bos": True, "context_size": context_size,
-            "dataset_path": dataset, "model_class_name": "TransformerBridge",
+            "sae_lens_version": SAE_LENS_VERSION, "sae_lens_training_version": None,
+            "model_name": model_name, "hook_name": recipe.hook, "hook_head_index": None, "prepend_bos": True,
+            "context_size": context_size,
+            "dataset_path": dataset, "model_class_name": "HookedTransformer",
             "model_from_pretrained_kwargs": {}, "processing": "none", "seqpos_slice": [None],
             "left_out_of_training": "BOS and padding", "recipe": asdict(recipe),
         },

@@ -1,0 +1,361 @@
+"""Remakes the embedded world from its seeds: text, tokenizer, language models, SAEs, quality table, manifest.
+
+    python -m solutions.smallworld.build                      # everything; hours on a CPU, resumable
+    python -m solutions.smallworld.build --stage saes quality # only these, from the models that are there
+    python -m solutions.smallworld.build --miniature --out /somewhere   # all of it in small, in a minute
+
+A stage is skipped when its inputs (settings, seeds, code, and the files it builds on) are those of the last time:
+`MANIFEST.json` remembers them. What a stage makes appears at once, by renaming, or not at all.
+"""
+import argparse
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from . import activations, artifacts, quality, train_saes
+from .corpus import SEEDS, documents
+from .tokenizer import CONTEXT, label_tokens, load_tokenizer, token_rows, train_tokenizer
+from .train_saes import Recipe
+
+STAGES = ("tokenizer", "smallworld", "smallworld-llama", "saes", "quality")
+ARCHITECTURE = {"smallworld": "gpt2", "smallworld-llama": "llama"}
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+TEXT_CODE = ("concepts.py", "corpus.py", "grammar.py", "lexicon.py", "phrases.py", "tokenizer.py", "domains/*.py")
+SAE_CODE = ("train_saes.py", "activations.py", "quality.py")
+
+
+def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
+    """The SAEs of each model: TopK everywhere, and at the middle layer every architecture at three widths."""
+    middle = f"blocks.{n_layers // 2}.hook_resid_pre"
+    places = [*(f"blocks.{i}.hook_resid_pre" for i in range(n_layers)), f"blocks.{n_layers - 1}.hook_resid_post",
+              f"blocks.{n_layers // 2}.hook_mlp_out"]
+    recipes = [Recipe(hook) for hook in places]
+    recipes += [Recipe(middle, kind, width) for kind in train_saes.SAVED_AS for width in (4, 8, 16)
+                if (kind, width) != ("topk", 8)]  # that one is among the first
+    sets = {"smallworld": recipes, "smallworld-llama": [Recipe(middle)]}
+    return {model: [replace(recipe, **changes) for recipe in chosen] for model, chosen in sets.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large everything is. The defaults are those of the artefacts in this repository."""
+
+    tokenizer_documents: int = 40_000
+    rows: int = 240_000  # rows of 128 tokens that the language models are trained on
+    steps: int = 24_000  # for `smallworld`
+    llama_steps: int = 12_000
+    seed: int = 0
+    sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
+    test_documents: int = quality.TEST_DOCUMENTS
+    ngram_documents: int = quality.NGRAM_DOCUMENTS
+    fingerprint_documents: int = 1_000
+    saes: tuple[tuple[str, tuple[Recipe, ...]], ...] = tuple((m, tuple(r)) for m, r in sae_set().items())
+
+
+MINIATURE = Plan(
+    tokenizer_documents=1_500, rows=64, steps=6, llama_steps=2, sae_documents=150, test_documents=40,
+    ngram_documents=200, fingerprint_documents=40,
+    saes=tuple((m, tuple(r[-2:])) for m, r in sae_set(n_tokens=20_000, batch=256).items()))
+
+
+# ------------------------------------------------------------------ what has been done before
+
+class Workbench:
+    """The folder being built, and the record of finished stages in its manifest."""
+
+    def __init__(self, out: Path, plan: Plan):
+        self.out, self.plan = out, plan
+        self.work = out / ".work"  # intermediate files: never part of the artefacts, nor of a commit
+        self.work.mkdir(parents=True, exist_ok=True)
+        (self.work / ".gitignore").write_text("*\n")
+        path = out / "MANIFEST.json"
+        self.manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}}
+
+    def is_done(self, stage: str, inputs: str, output: Path) -> bool:
+        """Whether the stage was finished with these inputs and its output still stands."""
+        done = self.manifest["stages"].get(stage, {}).get("inputs") == inputs and output.exists()
+        if done:
+            tqdm.write(f"{stage}: up to date")
+        return done
+
+    def note(self, stage: str, inputs: str, seconds: float | None, **results) -> None:
+        """Remembers a finished stage."""
+        rounded = None if seconds is None else round(seconds, 1)
+        self.manifest["stages"][stage] = {"inputs": inputs, "seconds": rounded} | results
+        self.save()
+
+    def save(self) -> None:
+        """Writes the manifest: in one moment, by renaming."""
+        part = self.out / "MANIFEST.json.part"
+        part.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
+        part.replace(self.out / "MANIFEST.json")
+
+    def stage(self, name: str, inputs: str, output: Path, make: Callable[[], dict | None]) -> None:
+        """Runs `make` unless it has been done with the same inputs; what it returns is remembered."""
+        if self.is_done(name, inputs, output):
+            return
+        start = time.monotonic()
+        results = make() or {}
+        self.note(name, inputs, time.monotonic() - start, **results)
+
+
+def digest(*inputs) -> str:
+    """SHA-256 of anything JSON can write."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def code(*patterns: str) -> str:
+    """What the modules of this package do, as a digest: comments, docstrings and layout do not count."""
+    here = Path(__file__).parent
+    paths = [path for pattern in patterns for path in sorted(here.glob(pattern))]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    return digest([ast.unparse(tree) for tree in trees])
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `folder` when all is written."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+
+
+# ------------------------------------------------------------------ the stages
+
+def make_tokenizer(bench: Workbench) -> Path:
+    """Byte-level BPE on the training text, in the work folder; the models get a copy each."""
+    folder, n = bench.work / "tokenizer", bench.plan.tokenizer_documents
+
+    def make():
+        with appearing(folder) as part:
+            stream = tqdm(documents(SEEDS["train"], n), "text for the tokenizer", n)
+            train_tokenizer((document.text for document in stream), part)
+
+    bench.stage("tokenizer", digest(n, code(*TEXT_CODE)), folder, make)
+    return folder
+
+
+def make_model(bench: Workbench, name: str, device: str, adopt: bool) -> None:
+    """Trains a language model; with `adopt`, one that stands in its place already is taken as it is."""
+    plan, folder = bench.plan, bench.out / name
+    steps = plan.steps if name == "smallworld" else plan.llama_steps
+    inputs = digest(name, plan.tokenizer_documents, plan.rows, steps, plan.seed, code(*TEXT_CODE, "train_model.py"))
+    if adopt and (folder / "config.json").exists():
+        bench.note(name, inputs, bench.manifest["stages"].get(name, {}).get("seconds"))
+        return
+    if bench.is_done(name, inputs, folder):
+        return
+    from .train_model import train
+
+    tokenizer_folder = make_tokenizer(bench)
+    rows = _rows(bench, tokenizer_folder)
+    start = time.monotonic()
+    train(folder, ARCHITECTURE[name], rows, steps, tokenizer_folder, seed=plan.seed, device=device)
+    bench.note(name, inputs, time.monotonic() - start)
+
+
+def _rows(bench: Workbench, tokenizer_folder: Path) -> np.ndarray:
+    """The training rows, kept in the work folder while models are being trained."""
+    path = bench.work / f"rows-{digest(bench.plan.rows, code(*TEXT_CODE))[:12]}.npy"
+    if not path.exists():
+        tqdm.write(f"writing {bench.plan.rows} rows of text")
+        part = path.with_suffix(".part.npy")
+        np.save(part, token_rows(load_tokenizer(tokenizer_folder), SEEDS["train"], bench.plan.rows))
+        part.replace(path)
+    return np.load(path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One SAE to train and measure, for a process of its own."""
+
+    recipe: Recipe
+    acts: Path  # [n_tokens, d_model] float16
+    model: Path
+    folder: Path
+    test_documents: int
+    model_loss: float
+    device: str
+    threads: int
+
+
+def make_saes(bench: Workbench, device: str, jobs: int) -> None:
+    """Trains the SAEs whose recipe, model or code has changed, `jobs` of them at a time."""
+    for name, recipes in bench.plan.saes:
+        if name not in models_in(bench.out):
+            tqdm.write(f"saes/{name}: no such model yet")
+            continue
+        weights = artifacts.sha256(bench.out / name / "model.safetensors")
+        root = bench.out / "saes" / name
+        keys = {r: digest(asdict(r), weights, bench.plan.sae_documents, bench.plan.test_documents, code(*SAE_CODE))
+                for r in recipes}
+        todo = [r for r in recipes
+                if not bench.is_done(f"saes/{name}/{r.sae_id}", keys[r], root / r.sae_id / "cfg.json")]
+        if not todo:
+            continue
+        acts, model_loss = harvest(bench, name, sorted({r.hook for r in todo}), device)
+        threads = max(torch.get_num_threads() // jobs, 1)
+        work = [Job(r, acts / f"{r.hook}.npy", bench.out / name, root / r.sae_id, bench.plan.test_documents,
+                    model_loss, device, threads) for r in todo]
+        for job, seconds, measured in tqdm(run_jobs(work, jobs), f"SAEs of {name}", len(work), unit="SAE"):
+            bench.note(f"saes/{name}/{job.recipe.sae_id}", keys[job.recipe], seconds, quality=measured)
+            tqdm.write(f"  {job.recipe.sae_id}: " + ", ".join(
+                f"{key} {measured[key]:.3f}" for key in ("explained_variance", "l0", "delta_loss", "dead", "facts")))
+        shutil.rmtree(acts)
+
+
+def harvest(bench: Workbench, name: str, hooks: list[str], device: str) -> tuple[Path, float]:
+    """Activations on training text, one file for each hook in the folder returned, and the model's test loss."""
+    model, tokenizer = quality.open_model(bench.out / name, device)
+    rows = activations.to_rows(quality.texts("train", bench.plan.sae_documents), tokenizer, CONTEXT)
+    folder = bench.work / f"activations-{name}"
+    folder.mkdir(exist_ok=True)
+    with tqdm(total=int(rows.real.sum()), desc=f"activations of {name}", unit="token") as bar:
+        for hook, acts in activations.harvest(model, rows, hooks, bar.update).items():
+            np.save(folder / f"{hook}.npy", acts.numpy())
+    test = activations.to_rows(quality.texts("test", bench.plan.test_documents), tokenizer, CONTEXT)
+    return folder, quality.model_loss(model, test)
+
+
+def run_jobs(work: list[Job], jobs: int) -> Iterator[tuple[Job, float, dict]]:
+    """(job, seconds, quality) of each job as it is finished, in this process or in several."""
+    if jobs == 1:
+        yield from map(train_and_measure, work)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(train_and_measure, job) for job in work]):
+            yield future.result()
+
+
+def train_and_measure(job: Job) -> tuple[Job, float, dict]:
+    """Trains one SAE, saves it, and measures what has been saved."""
+    torch.set_num_threads(job.threads)
+    start = time.monotonic()
+    acts = torch.from_numpy(np.load(job.acts, mmap_mode="c")).to(job.device)
+    sae = train_saes.train(acts, job.recipe)
+    with appearing(job.folder) as part:
+        dataset = f"solutions.smallworld.corpus, seed {SEEDS['train']}"
+        train_saes.save(sae, part, job.recipe, job.model.name, CONTEXT, dataset)
+    model, tokenizer = quality.open_model(job.model, job.device)
+    rows = activations.to_rows(quality.texts("test", job.test_documents), tokenizer, CONTEXT)
+    saved, recipe = train_saes.load(job.folder)
+    measured = quality.evaluate_sae(model, tokenizer, saved, recipe.hook, rows, job.model_loss)
+    return job, time.monotonic() - start, measured
+
+
+def measure(bench: Workbench, device: str) -> None:
+    """The quality table of each language model."""
+    sizes = {"n_test": bench.plan.test_documents, "n_ngram": bench.plan.ngram_documents}
+    for name in models_in(bench.out):
+        folder = bench.out / name
+        inputs = digest(artifacts.sha256(folder / "model.safetensors"), sizes,
+                        code(*TEXT_CODE, "quality.py", "probes.py", "ngrams.py"))
+        bench.stage(f"quality/{name}", inputs, folder,
+                    lambda folder=folder: {"quality": quality.evaluate(folder, device=device, **sizes)})
+
+
+def models_in(out: Path) -> list[str]:
+    """The language models that are there; while the world is being made, one may be missing."""
+    return [name for name in ARCHITECTURE if (out / name / "model.safetensors").exists()]
+
+
+def fingerprint(tokenizer, n: int) -> dict[str, dict]:
+    """SHA-256 of the text, the labels and the tokens of the first `n` documents of each split."""
+    result = {}
+    for split, seed in SEEDS.items():
+        text, labels, tokens = (hashlib.sha256() for _ in range(3))
+        for document in documents(seed, n):
+            labelled = label_tokens(document, tokenizer)
+            text.update(document.text.encode() + b"\0")
+            labels.update(np.packbits(labelled.labels).tobytes())
+            tokens.update(labelled.ids.astype("<i8").tobytes())
+        result[split] = {"documents": n, "text": text.hexdigest(), "labels": labels.hexdigest(),
+                         "tokens": tokens.hexdigest()}
+    return result
+
+
+def finish(bench: Workbench) -> None:
+    """Fills in the manifest: seeds, versions, sizes, checksums, and the quality measured by the stages."""
+    stages = bench.manifest["stages"]
+    wanted = {f"saes/{model}/{recipe.sae_id}" for model, recipes in bench.plan.saes for recipe in recipes}
+    for stale in [name for name in stages if name.startswith("saes/") and name not in wanted]:
+        del stages[stale]
+        shutil.rmtree(bench.out / stale, ignore_errors=True)
+    models = models_in(bench.out)
+    files = artifacts.describe_files(bench.out, [*models, "saes"])
+    table = {name: dict(stages.get(f"quality/{name}", {}).get("quality", {})) for name in models}
+    for name in table:
+        table[name]["saes"] = {stage.split("/")[2]: record["quality"]
+                               for stage, record in sorted(stages.items()) if stage.startswith(f"saes/{name}/")}
+    bench.manifest = {
+        "seeds": SEEDS | {"model": bench.plan.seed, "sae": 0},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+        | {"sae_lens_format": train_saes.SAE_LENS_VERSION},
+        "text": fingerprint(load_tokenizer(bench.out / "smallworld"), bench.plan.fingerprint_documents),
+        "bytes": sum(entry["bytes"] for entry in files.values()),
+        "wall_time_s": {name: record["seconds"] for name, record in stages.items()},
+        "quality": table, "files": files,
+        "stages": stages,
+    }
+    bench.save()
+
+
+def build(out: Path = artifacts.ARTIFACTS, plan: Plan | None = None, stages: tuple[str, ...] = STAGES,
+          device: str = "cpu", jobs: int = 1, adopt: bool = False) -> dict:
+    """Runs the stages and returns the manifest. See the top of this file."""
+    bench = Workbench(out, plan or Plan())
+    if "tokenizer" in stages and not adopt:
+        make_tokenizer(bench)
+    for name in ARCHITECTURE:
+        if name in stages:
+            make_model(bench, name, device, adopt)
+    if "saes" in stages:
+        make_saes(bench, device, jobs)
+    if "quality" in stages:
+        measure(bench, device)
+    finish(bench)
+    return bench.manifest
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m solutions.smallworld.build", description=__doc__.split("\n")[0])
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE",
+                        help=f"only these: {', '.join(STAGES)}")
+    parser.add_argument("--out", type=Path, default=None, help="folder to build in (default: the artefacts themselves)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, mps")
+    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="SAEs trained at a time")
+    parser.add_argument("--miniature", action="store_true", help="everything in small, to see that it runs")
+    parser.add_argument("--adopt", action="store_true",
+                        help="take models that stand in their place as they are, instead of training them")
+    given = parser.parse_args(arguments)
+    if given.miniature and given.out is None:
+        parser.error("--miniature needs --out: it would replace the real artefacts with toys.")
+    out, plan = given.out or artifacts.ARTIFACTS, MINIATURE if given.miniature else Plan()
+    manifest = build(out, plan, tuple(given.stage), given.device, given.jobs, given.adopt)
+    print(f"{len(manifest['files'])} files, {manifest['bytes'] / 1e6:.1f} MB, in {out}")
+
+
+if __name__ == "__main__":
+    main()
