@@ -22,7 +22,10 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, GREY)
 _SHADE = {True: "230,150,0", False: "60,140,200"}  # of tokens above and below zero
 # From nothing to full colour: zero lets the page shine through, whichever colour the page has.
 SEQUENTIAL = [[0.0, "rgba(60,140,200,0)"], [0.5, "rgba(40,125,190,0.65)"], [1.0, "rgba(0,114,178,1)"]]
-DIVERGING = [[0.0, "rgba(0,114,178,1)"], [0.5, "rgba(140,140,140,0)"], [1.0, "rgba(230,130,0,1)"]]
+DIVERGING = [
+    [0.0, "rgba(0,114,178,1)"], [0.5, "rgba(0,114,178,0)"], [0.5, "rgba(230,130,0,0)"],
+    [1.0, "rgba(230,130,0,1)"],
+]
 _GRID = "rgba(128,128,128,0.25)"
 
 
@@ -35,7 +38,7 @@ def _finish(figure: go.Figure, alt: str, height: int, title: str | None = None) 
         title={"text": title, "font": {"size": 15}, "x": 0.01, "xanchor": "left"} if title else None,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": "#7A7F87", "size": 13},
         margin={"l": 10, "r": 10, "t": 44 if title else 14, "b": 10}, hoverlabel={"font": {"size": 13}},
-        legend={"orientation": "h", "y": -0.22, "x": 0}, colorway=list(SERIES), dragmode=False,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, colorway=list(SERIES), dragmode=False,
     )
     lines = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID}
     figure.update_xaxes(**lines, automargin=True, title_standoff=8, fixedrange=True)
@@ -290,7 +293,7 @@ def histogram(
     figure.update_yaxes(
         title=y_title, type="log" if log_y else "linear", rangemode="tozero" if not log_y else "normal"
     )
-    figure.update_layout(showlegend=len(tensors) > 1)
+    figure.update_layout(showlegend=len(tensors) > 1, margin_t=44)
     return figure
 
 
@@ -361,7 +364,6 @@ def compare_dots(
         tickvals=list(range(len(names))), ticktext=[_escape(n) for n in names],
         range=[len(names) - 0.5, -0.5],
     )
-    figure.update_layout(legend={"y": 1.02, "yanchor": "bottom", "x": 0})
     return figure
 
 
@@ -391,8 +393,9 @@ def toy_directions(W: Tensor, labels: Sequence[str], title: str | None = None) -
         kept = int((model.norm(dim=0) > 0.5).sum())
         shown.append(f"{labels[column - 1]}: {kept} of {model.shape[1]} features have a direction")
     _finish(figure, "Arrows in the plane, one per feature. " + "; ".join(shown) + ".", 300, title)
-    figure.update_xaxes(range=[-limit, limit], showticklabels=False, constrain="domain")
+    figure.update_xaxes(range=[-limit, limit], showticklabels=False, constrain="domain", title="first number")
     figure.update_yaxes(range=[-limit, limit], showticklabels=False)
+    figure.update_yaxes(title="second number", row=1, col=1)
     for column in range(1, len(W) + 1):
         figure.update_yaxes(scaleanchor="x" if column == 1 else f"x{column}", row=1, col=column)
     figure.update_annotations(font_size=12)
@@ -415,7 +418,7 @@ def dashboard(page, title: str | None = None) -> go.Figure:
         for example in interval.examples:
             y = _lay_out(example.tokens, y)[1] - 0.35
     heights[0] = max(26.0 * -y, 40.0)
-    gaps = 64.0
+    gaps = 84.0
     total = sum(heights) + gaps * (len(heights) - 1)
     figure = make_subplots(rows=len(heights), cols=1, row_heights=heights, vertical_spacing=gaps / total)
     y = 0.0
@@ -459,10 +462,15 @@ def dashboard(page, title: str | None = None) -> go.Figure:
             row=3, col=1,
         )
         figure.update_xaxes(title="effect on the logit (per unit of activation, direct path)", row=3, col=1)
-        figure.update_yaxes(
-            tickvals=list(range(len(pairs))), ticktext=[_escape(visible(t)) for t, _ in pairs],
-            autorange="reversed", showgrid=False, tickfont={"family": "monospace"}, row=3, col=1,
+        figure.add_trace(
+            go.Scatter(  # each name on the empty side of its bar
+                x=[0] * len(pairs), y=list(range(len(pairs))), mode="text", showlegend=False, hoverinfo="skip",
+                text=[f" {_escape(visible(token))} " for token, _ in pairs], textfont={"family": "monospace"},
+                textposition=["middle left" if v >= 0 else "middle right" for _, v in pairs],
+            ),
+            row=3, col=1,
         )
+        figure.update_yaxes(showticklabels=False, autorange="reversed", showgrid=False, row=3, col=1)
     return figure
 
 

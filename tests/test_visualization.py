@@ -50,7 +50,7 @@ def test_figures_travel_as_short_numbers(name):
     assert max(map(len, re.findall(r"\d+\.\d+", text))) <= 8
 
 
-@pytest.mark.parametrize("name", sorted(set(FIGURES) - {"token_strip", "toy_directions", "cosine_heatmap"}))
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - {"token_strip", "cosine_heatmap"}))
 def test_axes_are_named(name):
     figure = FIGURES[name]()
     assert any(axis.title.text for axis in figure.select_xaxes())
@@ -117,7 +117,8 @@ def test_compare_dots_has_one_trace_a_measure_and_leaves_gaps():
 def test_dashboard_shows_every_interval_every_example_and_the_logits():
     page = example_page()
     figure = visualization.dashboard(page)
-    strips = [trace for trace in figure.data if getattr(trace, "mode", None) == "text"]
+    *strips, names = [trace for trace in figure.data if trace.type == "scatter"]
+    assert list(names.text) == [" ␣yes ", " ␣ja ", " ␣nein ", " ␣no "]
     assert len(strips) == sum(len(interval.examples) for interval in page.intervals)
     assert len(figure.layout.annotations) == len(page.intervals)
     histogram, logits = (trace for trace in figure.data if trace.type == "bar")
