@@ -19,11 +19,11 @@ def target():
 def model(target):
     from solutions.models import load_model
 
-    return load_model(target)
+    return load_model(target, "cpu")
 
 
 @pytest.fixture(scope="session")
 def sae(target):
     from solutions.sae import load_sae
 
-    return load_sae(target)
+    return load_sae(target, "cpu")

@@ -7,7 +7,6 @@ and why, and how many tests passed. The exit code is 0 only when nothing failed.
     python tests/run.py unit browser    only these
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "book"))
+from build import environment  # noqa: E402  the chapters are tested in the environment the site is built in
+
 REPORTS = ROOT / "_build" / "tests"
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]  # loadfile: one notebook's cells must stay in one kernel
@@ -76,19 +78,6 @@ def run_step(name: str) -> Result:
     if code and not result.outcomes["failed"]:
         result.outcomes["failed"] += 1
     return result
-
-
-def environment() -> dict[str, str]:
-    """What the tests run in: this interpreter's kernels, nothing read from the user's home."""
-    private = ROOT / "_build" / "jupyter"
-    return {
-        **os.environ,
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_CONFIG_DIR": str(private / "config"),
-        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
-        "IPYTHONDIR": str(private / "ipython"),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
 
 
 def summarise(results: dict[str, Result]) -> None:
