@@ -92,7 +92,7 @@ def _check_matrix(
 
 # ----------------------------------------------------------------------------------------- text, coloured
 
-LINE = 46  # characters to a line: readable on a phone 390 pixels wide
+LINE = 44  # characters to a line: readable on a phone 390 pixels wide
 
 
 def _lay_out(tokens: Sequence[str], top: float) -> tuple[list[tuple[float, float, float]], float]:
@@ -130,7 +130,7 @@ def _paint(
             x=[round((left + right) / 2, 2) for left, right, _ in places],
             y=[round(y, 2) for *_, y in places],
             text=[_escape(visible(token)) for token in tokens], customdata=_list(list(map(float, values))),
-            mode="text", textfont={"family": "monospace", "size": 12}, showlegend=False,
+            mode="text", textfont={"family": "monospace", "size": 11.5}, showlegend=False,
             hovertemplate="“%{text}” %{customdata} " + unit + "<extra></extra>",
         ),
         **where,
@@ -461,7 +461,7 @@ def dashboard(page, title: str | None = None) -> go.Figure:
             ),
             row=3, col=1,
         )
-        figure.update_xaxes(title="effect on the logit (per unit of activation, direct path)", row=3, col=1)
+        figure.update_xaxes(title="effect on the logit, per unit of activation", row=3, col=1)
         figure.add_trace(
             go.Scatter(  # each name on the empty side of its bar
                 x=[0] * len(pairs), y=list(range(len(pairs))), mode="text", showlegend=False, hoverinfo="skip",
