@@ -122,11 +122,13 @@ def _model_folder(target: Target) -> Path:
 
 
 def _hub_names(name: str) -> list[str]:
-    """The names a model goes by on the hub, e.g. gpt2-small: gpt2, openai-community/gpt2."""
-    from transformer_lens.supported_models import MODEL_ALIASES
+    """The names a model goes by on the hub, the official one first: gpt2-small is openai-community/gpt2, or gpt2."""
+    name = {"gpt2-small": "gpt2"}.get(name, name)
+    if "/" not in name and not name.startswith("gpt2"):
+        from transformer_lens.supported_models import MODEL_ALIASES
 
-    official = next((known for known, aliases in MODEL_ALIASES.items() if name in aliases), name)
-    return list(dict.fromkeys([official, official.removeprefix("openai-community/"), name]))
+        name = next((official for official, aliases in MODEL_ALIASES.items() if name in aliases), name)
+    return [name, f"openai-community/{name}"] if name.startswith("gpt2") else [name]
 
 
 # ---- looking
@@ -295,9 +297,9 @@ def extract(
         batch_size: how many rows go through the model at once.
 
     Returns:
-        Hook name to activations [batch, pos, d] (attention patterns: [batch, head, query, key]; per-head
-        values: [batch, pos, head, d_head]). Padding positions hold numbers too: leave them out with
-            `tokens.mask`.
+        Hook name to activations [batch, pos, d]. Attention patterns are [batch, head, query, key], what single heads
+        compute is [batch, pos, head, d_head]. Padding positions hold numbers too, so leave them out with
+        `tokens.mask`.
     """
     hooks = check_hooks(model, hooks)
     tokens = as_tokens(model, texts)

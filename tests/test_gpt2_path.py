@@ -1,12 +1,11 @@
 """The real path, GPT-2 small and its published SAE, without a network: a hub cache made here, at the real shapes.
 
 The weights are random, so no number means anything; shapes, names, processing, messages and memory are the real ones.
-Each test runs in a process of its own, because the Hugging Face libraries read their settings once, at import.
+The slow tests run in a process of their own: the Hugging Face libraries read their settings once, at import.
 """
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,12 +13,19 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hub_cache import fake_gpt2, fake_res_jb
+from hub_cache import fake_gpt2, fake_res_jb, make_model, snapshot
 
+import solutions
 from solutions import hub
-from solutions.errors import NotAvailable
+from solutions.errors import ModelNotAvailable, NotAvailable
+from solutions.models import load_model
+from solutions.sae import load_sae
+from solutions.targets import get_target
 
 ROOT = Path(__file__).parent.parent
+
+#: An address where nothing listens.
+DEAD_END = "http://127.0.0.1:9"
 
 END_TO_END = """
 import json, resource, torch
@@ -57,21 +63,19 @@ print(json.dumps({
 }))
 """
 
-LOAD_BOTH = """
+NOTHING_THERE = """
 import time
 from solutions.errors import ModelNotAvailable
 from solutions.models import load_model
 from solutions.sae import load_sae
 from solutions.targets import get_target
-import sae_lens, transformer_lens  # so that the time below is the wait for the network alone
 
 for load in (load_model, load_sae):
     start = time.monotonic()
     try:
         load(get_target(), "cpu")
     except ModelNotAvailable as error:
-        print(error)
-        print("SECONDS", time.monotonic() - start)
+        print(error, f"NEXT {time.monotonic() - start:.1f} s")
 """
 
 
@@ -103,7 +107,8 @@ def home():
 
 @pytest.mark.slow
 def test_end_to_end_at_the_real_shapes(home, capsys):
-    result = json.loads(run(END_TO_END, home, HF_HUB_OFFLINE="1").splitlines()[-1])
+    """With everything in the cache no network is needed, and no setting that says so: the hub cannot be reached."""
+    result = json.loads(run(END_TO_END, home, HF_ENDPOINT=DEAD_END).splitlines()[-1])
     with capsys.disabled():
         print(f"\n  GPT-2 small and its SAE, end to end: peak memory {result['peak_bytes'] / 1e9:.1f} GB")
     assert result["features"][0] == 2 and result["features"][2] == 24576 and result["same_shape"]
@@ -121,55 +126,71 @@ def test_end_to_end_at_the_real_shapes(home, capsys):
     assert result["peak_bytes"] < 8e9
 
 
-@pytest.mark.slow
-def test_a_full_cache_needs_no_network_and_no_setting(home):
-    code = "from solutions.targets import get_target as g; from solutions.models import load_model as m\n"
-    code += (
-        "from solutions.sae import load_sae; print(m(g(), 'cpu').cfg.d_model, load_sae(g(), 'cpu').cfg.d_sae)"
-    )
-    assert run(code, home, HF_ENDPOINT="http://127.0.0.1:9").split() == ["768", "24576"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("offline", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
-def test_no_network_and_no_cache(tmp_path, offline):
-    said = run(LOAD_BOTH, tmp_path, timeout=120, **offline)
-    model, sae = said.split("SECONDS")[:2]
-    for part, name in (
+def check_what_is_said(model: str, sae: str, why: str, cache: Path) -> None:
+    for said, name in (
         (model, "the model 'gpt2'"),
         (sae, "the SAE gpt2-small-res-jb/blocks.6.hook_resid_pre"),
     ):
-        assert f"{name} is not on this machine" in part
-        assert ("127.0.0.1:9 cannot be reached" in part) or ("HF_HUB_OFFLINE=1 forbids" in part)
-        assert f"it goes to {tmp_path / 'hub'}" in part
-        assert "hf download" in part
-        assert "`smallworld` works now" in part
-    assert "config.json, model.safetensors" in model
+        assert f"{name} is not on this machine, and {why}" in said
+        assert f"it goes to {cache}" in said
+        assert "hf download" in said
+        assert "`smallworld` works now" in said
+    assert "config.json, model.safetensors" in model and "hf download gpt2" in model
     assert "hf download jbloom/GPT2-Small-SAEs-Reformatted" in sae and "sae_weights.safetensors" in sae
 
 
 @pytest.mark.slow
-def test_a_half_downloaded_cache_is_named(home, tmp_path):
-    """A tokenizer missing on one side, weights cut short on the other."""
-    shutil.copytree(home / "hub", tmp_path / "hub", copy_function=os.link)
-    (snapshot,) = (tmp_path / "hub" / "models--gpt2" / "snapshots").iterdir()
-    (snapshot / "tokenizer.json").unlink()
-    (weights,) = (tmp_path / "hub").glob("models--jbloom--*/snapshots/*/*/sae_weights.safetensors")
+def test_no_network_and_no_cache(tmp_path, capsys):
+    model, sae, _ = run(NOTHING_THERE, tmp_path, timeout=120, HF_ENDPOINT=DEAD_END).split("NEXT")
+    with capsys.disabled():
+        print(f"\n  without network and cache the message about the model took {sae.splitlines()[0]}")
+    check_what_is_said(model, sae, f"{DEAD_END} cannot be reached", tmp_path / "hub")
+
+
+@pytest.fixture
+def offline_cache(tmp_path, monkeypatch):
+    """An empty hub cache for this process, with the network switched off by the reader."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(solutions, "SWITCHED_OFFLINE", False)
+    return tmp_path / "hub"
+
+
+def refusals() -> tuple[str, str]:
+    """What load_model and load_sae say when they cannot load GPT-2."""
+    said = []
+    for load in (load_model, load_sae):
+        with pytest.raises(ModelNotAvailable) as caught:
+            load(get_target("gpt2-small"), "cpu")
+        said.append(str(caught.value))
+    return said[0], said[1]
+
+
+def test_switched_off_and_no_cache(offline_cache):
+    check_what_is_said(*refusals(), "HF_HUB_OFFLINE=1 forbids using the network", offline_cache)
+
+
+def test_a_half_downloaded_cache_is_named(offline_cache):
+    """A tokenizer that never came on one side, weights cut short on the other."""
+    files = snapshot(offline_cache, "gpt2")
+    make_model(files)
+    (files / "tokenizer.json").unlink()
+    weights = fake_res_jb(offline_cache, d_in=8, d_sae=16) / "sae_weights.safetensors"
     size = weights.stat().st_size
-    weights.unlink()  # a link: the original must stay whole
-    with open(weights, "wb") as file, open(next(home.rglob("sae_weights.safetensors")), "rb") as whole:
-        file.write(whole.read(size // 2))
-    model, sae = run(LOAD_BOTH, tmp_path, timeout=120, HF_HUB_OFFLINE="1").split("SECONDS")[:2]
+    os.truncate(weights, size // 2)
+    model, sae = refusals()
     assert "the model 'gpt2' is only half downloaded" in model
     assert "missing:   tokenizer.json" in model and "hf download gpt2" in model
     assert f"sae_weights.safetensors: expected {size:,} bytes, found {size // 2:,}" in sae
     assert "Delete" in sae and "models--jbloom" in sae and "`smallworld` works now" in sae
 
 
-def test_an_embedded_session_says_how_to_go_online(tmp_path):
-    code = "from solutions import hub\nprint(hub._why_offline())"
-    said = run(code, tmp_path, MONOSEMANTIC_TARGET="smallworld")
-    assert "set MONOSEMANTIC_TARGET=gpt2-small before starting Python" in said
+def test_an_embedded_session_says_how_to_go_online(offline_cache, monkeypatch):
+    monkeypatch.setattr(solutions, "SWITCHED_OFFLINE", True)
+    with pytest.raises(NotAvailable, match="set MONOSEMANTIC_TARGET=gpt2-small before starting Python"):
+        hub.require_connection("the text 'x'")
 
 
 # ---- asking the hub, in this process

@@ -55,7 +55,7 @@ def explained_variance(x: Tensor, x_hat: Tensor) -> float:
         x_hat: their reconstruction, same shape.
 
     Returns:
-        1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2.
+        ``1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2``
     """
     check_tensor(x, "x")
     check_tensor(x_hat, "x_hat", device=x.device)

@@ -45,7 +45,7 @@ LEAST_EXPLAINED_VARIANCE = 0.5
 
 #: Averaging over tokens flattens the differences between rows. Rows that vary less than this share of what single
 #: tokens vary are taken for averages.
-LEAST_VARIANCE_OF_TOKENS = 0.3
+LEAST_VARIANCE_OF_TOKENS = 0.45
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def preflight(
         target: what is being studied.
         hook: where the activations come from; by default the target's hook point.
         acts: the activations themselves, [batch, pos, d_in] or [n_tokens, d_in]. Without them, preflight extracts its
-            own from the target's text.
+            own from the target's text. Padded rows need their `tokens`, or the padding is measured, too.
         allow: the codes of mismatches that are meant (see `CODES`; "width" and "device" cannot be).
         tokens: the tokens `acts` were taken from, if at hand: then the comparison is exact.
         n_texts: how many of the target's texts to measure on.
