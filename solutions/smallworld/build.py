@@ -32,7 +32,7 @@ from .corpus import SEEDS, documents
 from .tokenizer import CONTEXT, label_tokens, load_tokenizer, token_rows, train_tokenizer
 from .train_saes import Recipe
 
-STAGES = ("tokenizer", "smallworld", "smallworld-llama", "saes", "quality")
+STAGES = ("smallworld", "smallworld-llama", "saes", "quality")
 ARCHITECTURE = {"smallworld": "gpt2", "smallworld-llama": "llama"}
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 TEXT_CODE = ("concepts.py", "corpus.py", "grammar.py", "lexicon.py", "phrases.py", "tokenizer.py", "domains/*.py")
@@ -56,9 +56,9 @@ class Plan:
     """How large everything is. The defaults are those of the artefacts in this repository."""
 
     tokenizer_documents: int = 40_000
-    rows: int = 240_000  # rows of 128 tokens that the language models are trained on
-    steps: int = 24_000  # for `smallworld`
-    llama_steps: int = 12_000
+    rows: int = 120_000  # rows of 128 tokens that the language models are trained on
+    steps: int = 26_000  # for `smallworld`
+    llama_steps: int = 9_000
     seed: int = 0
     sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
     test_documents: int = quality.TEST_DOCUMENTS
@@ -84,7 +84,7 @@ class Workbench:
         self.work.mkdir(parents=True, exist_ok=True)
         (self.work / ".gitignore").write_text("*\n")
         path = out / "MANIFEST.json"
-        self.manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}}
+        self.manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}, "files": {}}
 
     def is_done(self, stage: str, inputs: str, output: Path) -> bool:
         """Whether the stage was finished with these inputs and its output still stands."""
@@ -156,23 +156,35 @@ def make_tokenizer(bench: Workbench) -> Path:
     return folder
 
 
-def make_model(bench: Workbench, name: str, device: str, adopt: bool) -> None:
-    """Trains a language model; with `adopt`, one that stands in its place already is taken as it is."""
+def make_model(bench: Workbench, name: str, device: str) -> None:
+    """Trains a language model."""
     plan, folder = bench.plan, bench.out / name
-    steps = plan.steps if name == "smallworld" else plan.llama_steps
-    inputs = digest(name, plan.tokenizer_documents, plan.rows, steps, plan.seed, code(*TEXT_CODE, "train_model.py"))
-    if adopt and (folder / "config.json").exists():
-        bench.note(name, inputs, bench.manifest["stages"].get(name, {}).get("seconds"))
-        return
-    if bench.is_done(name, inputs, folder):
+    if bench.is_done(name, _model_inputs(plan, name), folder):
         return
     from .train_model import train
 
     tokenizer_folder = make_tokenizer(bench)
     rows = _rows(bench, tokenizer_folder)
     start = time.monotonic()
-    train(folder, ARCHITECTURE[name], rows, steps, tokenizer_folder, seed=plan.seed, device=device)
-    bench.note(name, inputs, time.monotonic() - start)
+    train(folder, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device)
+    bench.note(name, _model_inputs(plan, name), time.monotonic() - start)
+
+
+def adopt(bench: Workbench, name: str, seconds: float) -> None:
+    """Takes a model that stands in its place as the one this plan asks for. `seconds`: how long it was trained."""
+    if name not in models_in(bench.out):
+        raise ValueError(f"--adopt expects a model ({', '.join(ARCHITECTURE)}) that stands in {bench.out}; "
+                         f"found no {name!r} there.")
+    bench.note(name, _model_inputs(bench.plan, name), seconds)
+
+
+def _steps(plan: Plan, name: str) -> int:
+    return plan.steps if name == "smallworld" else plan.llama_steps
+
+
+def _model_inputs(plan: Plan, name: str) -> str:
+    return digest(name, plan.tokenizer_documents, plan.rows, _steps(plan, name), plan.seed,
+                  code(*TEXT_CODE, "train_model.py"))
 
 
 def _rows(bench: Workbench, tokenizer_folder: Path) -> np.ndarray:
@@ -322,14 +334,14 @@ def finish(bench: Workbench) -> None:
 
 
 def build(out: Path = artifacts.ARTIFACTS, plan: Plan | None = None, stages: tuple[str, ...] = STAGES,
-          device: str = "cpu", jobs: int = 1, adopt: bool = False) -> dict:
-    """Runs the stages and returns the manifest. See the top of this file."""
+          device: str = "cpu", jobs: int = 1, adopted: dict[str, float] | None = None) -> dict:
+    """Runs the stages and returns the manifest. `adopted`: {model: seconds it was trained}, see `adopt`."""
     bench = Workbench(out, plan or Plan())
-    if "tokenizer" in stages and not adopt:
-        make_tokenizer(bench)
+    for name, seconds in (adopted or {}).items():
+        adopt(bench, name, seconds)
     for name in ARCHITECTURE:
         if name in stages:
-            make_model(bench, name, device, adopt)
+            make_model(bench, name, device)
     if "saes" in stages:
         make_saes(bench, device, jobs)
     if "quality" in stages:
@@ -347,13 +359,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, mps")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="SAEs trained at a time")
     parser.add_argument("--miniature", action="store_true", help="everything in small, to see that it runs")
-    parser.add_argument("--adopt", action="store_true",
-                        help="take models that stand in their place as they are, instead of training them")
+    parser.add_argument("--adopt", nargs="+", default=[], metavar="MODEL=SECONDS",
+                        help="take models that were trained elsewhere (for so long) and stand in their place as done")
     given = parser.parse_args(arguments)
     if given.miniature and given.out is None:
         parser.error("--miniature needs --out: it would replace the real artefacts with toys.")
+    adopted = {name: float(seconds) for name, _, seconds in (text.partition("=") for text in given.adopt)}
     out, plan = given.out or artifacts.ARTIFACTS, MINIATURE if given.miniature else Plan()
-    manifest = build(out, plan, tuple(given.stage), given.device, given.jobs, given.adopt)
+    manifest = build(out, plan, tuple(given.stage), given.device, given.jobs, adopted)
     print(f"{len(manifest['files'])} files, {manifest['bytes'] / 1e6:.1f} MB, in {out}")
 
 

@@ -93,9 +93,11 @@ def evaluate_sae(model, tokenizer, sae: train_saes.SparseAutoencoder, hook: str,
 def open_model(folder: Path, device: str = "cpu"):
     """(model, tokenizer) of a Hugging Face folder, the weights in float32."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     from .tokenizer import load_tokenizer
 
+    logging.disable_progress_bar()  # a bar for every load would tear the build's own
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     return model, load_tokenizer(folder)
 
