@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import sysconfig
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-HERE = str(Path(__file__).parent)
+#: Code that is not the reader's: ours, installed packages, Python's own.
+LIBRARIES = (
+    str(Path(__file__).parent),
+    *(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")),
+)
 
 
 class CourseError(Exception):
@@ -24,7 +29,7 @@ class CourseError(Exception):
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this instead of printing a page of library frames."""
         frames = traceback.extract_tb(self.__traceback__)
-        own = [f for f in frames if not f.filename.startswith(HERE) and "site-packages" not in f.filename]
+        own = [f for f in frames if not f.filename.startswith(LIBRARIES)]
         where = [f"line {own[-1].lineno}:  {own[-1].line}", ""] if own and own[-1].line else []
         return [*where, f"{type(self).__name__}: {self}"]
 

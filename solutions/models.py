@@ -175,8 +175,7 @@ def processing_of(model: TransformerBridge) -> list[str] | None:
     return None if getattr(model, "_weights_processed", False) else []
 
 
-#: The hook points a reader meets, by the end of their name: what they are called here, and what flows
-#: through them.
+#: The hook points a reader meets, by the end of their name: what each is called here, what flows through it.
 HOOK_KINDS = {
     "hook_embed": ("embed", "token embeddings"),
     "hook_pos_embed": ("pos_embed", "position embeddings"),
@@ -260,7 +259,9 @@ def check_hooks(model: TransformerBridge, hooks: str | Sequence[str]) -> list[st
             layer = _split(hook)[0] if isinstance(hook, str) else -1
             if layer >= model.cfg.n_layers:
                 raise InputError(f"no {hook!r}: the model has blocks 0 to {model.cfg.n_layers - 1}.")
-            known = sorted(hook_points(model)["name"]) if hook not in model.hook_dict else live
+            if hook in model.hook_dict:
+                raise InputError(f"the hook point {hook!r} is switched off in this model and never fires.")
+            known = hook_points(model)["name"]
             raise unknown_name("hook point", hook, known, "See hook_points(model) for all of them.")
     return hooks
 
@@ -309,9 +310,9 @@ def extract(
     pieces: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for start in range(0, len(tokens), check_count(batch_size, "batch_size")):
         ids = tokens.ids[start : start + batch_size]
-        cache = model.run_with_cache(ids, names_filter=hooks, stop_at_layer=stop, return_cache_object=False)[
-            1
-        ]
+        _, cache = model.run_with_cache(
+            ids, names_filter=hooks, stop_at_layer=stop, return_cache_object=False
+        )
         for hook in hooks:
             if cache.get(hook) is None:
                 raise InputError(f"hook point {hook!r} never fires in this model. See hook_points(model).")
@@ -324,8 +325,7 @@ NEAR_ZERO = 0.01
 
 
 def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -> pd.DataFrame:
-    """What the activations look like. BOS and padding are left out, and the table says how many tokens that
-    is.
+    """What the activations look like. BOS and padding are left out, and the table says how many.
 
     Args:
         acts: [batch, pos, d], or a mapping from hook name to that.

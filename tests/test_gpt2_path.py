@@ -46,7 +46,7 @@ for how in ({}, {"hook": target.wrong_hook}, {"acts": acts[target.hook][:, 1:]})
         preflight(model, sae, target, n_texts=2, **how)
     except PreflightError as error:
         codes.append(error.code)
-report = preflight(model, sae, target, n_texts=2, allow={"explained_variance"})
+report = preflight(model, sae, target, allow={"explained_variance"})
 print(json.dumps({
     "features": list(features.shape),
     "same_shape": acts[target.hook].shape == acts[target.wrong_hook].shape,

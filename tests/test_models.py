@@ -112,7 +112,7 @@ def test_stopping_early_changes_nothing(model):
         ("block.1.hook_mlp_out", "Did you mean 'blocks.1.hook_mlp_out'"),
         ("blocks.7.hook_resid_pre", "blocks 0 to 2"),
         ("nonsense", "hook_points"),
-        ("blocks.1.hook_mlp_in", "unknown hook point"),
+        ("blocks.1.hook_mlp_in", "switched off"),
         (7, "unknown hook point 7"),
         ([], "no hook points given"),
     ],

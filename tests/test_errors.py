@@ -1,0 +1,34 @@
+"""What a learner sees in a notebook when something is refused."""
+
+import re
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+from solutions.errors import InputError, first_line, unknown_name
+
+
+def test_a_notebook_shows_the_readers_line_and_no_library_frames():
+    shell = InteractiveShell.instance()
+    with capture_output() as shown:
+        shell.run_cell("from solutions.targets import get_target\n\ntarget = get_target('smalworld')\n")
+    InteractiveShell.clear_instance()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout + shown.stderr)
+    assert "line 3:  target = get_target('smalworld')" in text
+    assert "InputError: unknown target 'smalworld'. Did you mean 'smallworld'" in text
+    assert "targets.py" not in text and len(text.strip().splitlines()) <= 4
+
+
+def test_first_line_shortens_a_librarys_story():
+    assert first_line(OSError("short\nlong\nlonger")) == "OSError: short"
+    assert first_line(KeyError()) == "KeyError"
+
+
+def test_unknown_names_list_what_is_known_when_it_is_little():
+    few = str(unknown_name("fruit", "aple", ["apple", "tomato"]))
+    assert few == "unknown fruit 'aple'. Did you mean 'apple'? Known: apple, tomato."
+    many = str(unknown_name("number", "n7x", [f"n{i}" for i in range(100)], "Count again."))
+    assert "Known" not in many and many.endswith("Count again.")
+    assert isinstance(unknown_name("fruit", "x", []), InputError) and isinstance(
+        unknown_name("f", 1, []), ValueError
+    )
