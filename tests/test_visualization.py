@@ -8,6 +8,8 @@ import torch
 
 from solutions import analysis, visualization
 from solutions.errors import InputError
+from solutions.visualization.style import BLUE, ORANGE
+from solutions.visualization.text import LINE
 
 TOKENS = ["<|bos|>", "The", " cat", "\n", " <b>"]
 ACTS = torch.linspace(-2, 2, 5 * 7).reshape(5, 7)
@@ -27,6 +29,7 @@ FIGURES = {
     "feature_heatmap": lambda: visualization.feature_heatmap(FEATURES, TOKENS),
     "cosine_heatmap": lambda: visualization.cosine_heatmap(torch.eye(3), ["a", "b", "c"]),
     "histogram": lambda: visualization.histogram({"one": ACTS, "two": [1.0, 2.0]}, "activation (units)"),
+    "compare_bases": lambda: visualization.compare_bases({"SAE": FEATURES, "PCA": ACTS.abs()}, TOKENS),
     "bars": lambda: visualization.bars({"a": 1.0, "b": 3.0}, "L0 (latents per token)", highlight=["b"]),
     "compare_dots": lambda: visualization.compare_dots({"SAE": {"top": 0.9, "mass": 0.5}}, "purity"),
     "toy_directions": lambda: visualization.toy_directions(torch.rand(2, 2, 5), ["dense", "sparse"]),
@@ -75,7 +78,7 @@ def test_token_strips_share_one_scale():
 def test_long_texts_wrap_into_lines():
     figure = visualization.token_strip([" word"] * 40, [1.0] * 40)
     assert len(set(figure.data[0].y)) > 3
-    assert max(shape.x1 for shape in figure.layout.shapes) <= visualization.LINE
+    assert max(shape.x1 for shape in figure.layout.shapes) <= LINE
 
 
 def test_activation_heatmap_holds_the_numbers_and_a_symmetric_scale():
@@ -93,6 +96,13 @@ def test_feature_heatmap_chooses_active_latents_in_the_order_of_their_peaks():
     assert torch.tensor(chosen.z).tolist() == [[0, 0], [0, 0], [0, 0], [5.0, 0]]
 
 
+def test_compare_bases_gives_each_basis_a_panel_scaled_to_its_own_maximum():
+    figure = visualization.compare_bases({"SAE": 5 * FEATURES, "all": ACTS.abs()}, TOKENS, n=3)
+    assert len(figure.data) == 2
+    assert all(max(max(row) for row in panel.z) == 1.0 and len(panel.z[0]) == 3 for panel in figure.data)
+    assert [note.text for note in figure.layout.annotations] == ["SAE", "all"]
+
+
 def test_histogram_shares_add_up_for_each_group():
     groups = {"many": torch.randn(1000), "few": [0.0, 1.0, float("nan")]}
     figure = visualization.histogram(groups, "x (units)")
@@ -104,7 +114,7 @@ def test_histogram_shares_add_up_for_each_group():
 def test_bars_keep_their_order_and_highlight():
     bar = visualization.bars({"a": 1.0, "b": 3.0}, "x", highlight=["b"]).data[0]
     assert list(bar.x) == [1.0, 3.0]
-    assert list(bar.marker.color) == [visualization.BLUE, visualization.ORANGE]
+    assert list(bar.marker.color) == [BLUE, ORANGE]
 
 
 def test_compare_dots_has_one_trace_a_measure_and_leaves_gaps():
@@ -142,6 +152,7 @@ def test_dashboard_of_a_dead_latent_says_so():
     (lambda: visualization.histogram({}, "x"), "at least one group"),
     (lambda: visualization.histogram({"empty": []}, "x"), "empty: expected"),
     (lambda: visualization.bars({}, "x"), "at least one"),
+    (lambda: visualization.compare_bases({}, TOKENS), "at least one name"),
     (lambda: visualization.compare_dots({}, "x"), "at least one row"),
     (lambda: visualization.toy_directions(torch.rand(2, 3, 5), ["a", "b"]), "2, features"),
 ])
