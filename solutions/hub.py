@@ -33,8 +33,8 @@ def is_switched_off() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def hub_answers(patience: float = PATIENCE) -> bool:
-    """True when the hub answers anything at all within `patience` seconds.
+def hub_answers() -> bool:
+    """True when the hub answers anything at all within `PATIENCE` seconds.
 
     In a thread of its own, because looking up a host name can hang where no time limit reaches.
     """
@@ -45,7 +45,7 @@ def hub_answers(patience: float = PATIENCE) -> bool:
 
     def ask() -> None:
         try:
-            status = get_session().head(constants.ENDPOINT, timeout=patience).status_code
+            status = get_session().head(constants.ENDPOINT, timeout=PATIENCE).status_code
             if status not in (403, 407) and status < 500:  # those come from a proxy that lets nothing through
                 answered.set()
         except Exception:  # whatever went wrong, the hub did not answer
@@ -53,7 +53,7 @@ def hub_answers(patience: float = PATIENCE) -> bool:
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(patience)
+    thread.join(PATIENCE)
     return answered.is_set()
 
 

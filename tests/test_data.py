@@ -1,6 +1,7 @@
 """Text, tokens, masks, and activations on disk."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,27 @@ def test_bad_requests_for_texts():
     for n in (0, -1, 2.5, "3", True):
         with pytest.raises(InputError, match="n must be a whole number"):
             load_texts(tiny_target(), n)
+
+
+def test_a_text_of_the_hub_that_cannot_be_reached_is_replaced_and_says_so(capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    far = replace(tiny_target(), text="someone/web-pages")
+    assert load_texts(far, 4) == load_texts(tiny_target(), 4)
+    said = capsys.readouterr().out
+    assert (
+        "the text 'someone/web-pages' has to be downloaded" in said
+        and "Reading the embedded text instead" in said
+    )
+
+
+def test_a_text_of_the_hub_is_streamed(monkeypatch):
+    rows = [{"text": " one\n"}, {"text": "  "}, {"text": "two"}, {"text": "three"}]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("solutions.hub.hub_answers", lambda: True)
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split, streaming: iter(rows))
+    far = replace(tiny_target(), text="someone/web-pages")
+    assert [tuple(text) for text in load_texts(far, 2)] == [("one", far.text), ("two", far.text)]
+    assert load_texts(far, 2, kinds=["french"])[0].kind == "french"
 
 
 def test_masks_come_from_lengths_not_from_ids():

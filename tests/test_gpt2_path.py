@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,41 @@ def test_a_half_downloaded_cache_is_named(offline_cache):
     assert "Delete" in sae and "models--jbloom" in sae and "`smallworld` works now" in sae
 
 
+def test_with_a_connection_the_model_is_downloaded_and_opened(offline_cache, online, monkeypatch):
+    asked = []
+
+    def download(repo: str, allow_patterns: list[str]) -> str:
+        asked.append((repo, *allow_patterns))
+        return str(make_model(snapshot(offline_cache, repo)))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    target = replace(get_target("gpt2-small"), processing={})
+    assert load_model(target, "cpu").cfg.d_model == 16
+    assert load_model(target, "cpu").cfg.model_name == "gpt2"
+    assert asked == [
+        ("gpt2", "*.json", "*.txt", "*.safetensors", "tokenizer.model")
+    ]  # the second time: cached
+
+
+def test_a_download_that_breaks_off_is_one_message(offline_cache, online, monkeypatch):
+    def download(repo: str, allow_patterns: list[str]) -> str:
+        raise OSError("connection reset\nand forty more lines")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for said in refusals():
+        assert "could not download" in said and "OSError: connection reset\n" in said
+        assert "Run the same line again" in said and "forty" not in said
+
+
+@pytest.fixture
+def online(offline_cache, monkeypatch):
+    """A hub that answers."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+
+
 def test_an_embedded_session_says_how_to_go_online(offline_cache, monkeypatch):
     monkeypatch.setattr(solutions, "SWITCHED_OFFLINE", True)
     with pytest.raises(NotAvailable, match="set MONOSEMANTIC_TARGET=gpt2-small before starting Python"):
@@ -203,7 +239,7 @@ def test_a_hub_that_never_answers_is_given_up_on(monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "PATIENCE", 0.5)
-        assert not hub.hub_answers(0.5)
+        assert not hub.hub_answers()
         with pytest.raises(
             NotAvailable, match="the text 'x' has to be downloaded, and http://127.0.0.1.* reached"
         ):
