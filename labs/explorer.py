@@ -52,10 +52,10 @@ def features_table(model, sae, target, text: str, k: int) -> str:
         )
     )
     heads = "".join(f'<th scope="col" style="text-align:left">strongest {i + 1}</th>' for i in range(k))
+    title = f"Strongest latents of each token at {html.escape(target.hook)}: number and strength"
     return (
-        '<table style="border-spacing:0.8em 0.15em;border-collapse:separate">'
-        f'<caption style="text-align:left">Strongest latents of each token at {html.escape(target.hook)}: '
-        f"number and strength</caption>"
+        '<table style="border-spacing:0.8em 0.1em;border-collapse:separate;line-height:1.15">'
+        f'<caption style="text-align:left;white-space:nowrap;padding-bottom:0.4em">{title}</caption>'
         f'<tr><th scope="col" style="text-align:left">token</th>{heads}</tr>{rows}</table>'
     )
 
@@ -64,6 +64,6 @@ def _cell(latent: int, value: float, longest: float) -> str:
     if value <= 0:
         return "<td></td>"
     width = round(BAR * value / longest)
-    style = f"display:inline-block;width:{width}px;height:0.7em;background:#0072B2"
+    style = f"display:inline-block;width:{width}px;height:0.5em;vertical-align:top;background:#0072B2"
     bar = f'<span aria-hidden="true" style="{style}"></span>'
     return f'<td style="text-align:left">{latent} <small>{value:.2f}</small><br>{bar}</td>'

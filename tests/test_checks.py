@@ -251,8 +251,8 @@ def test_the_solved_lab_ends_with_a_check_that_bites(fresh):
 
 
 def test_cards_escape_what_learners_wrote_and_say_the_state_in_words():
-    card = show.card_html("9.1 `f` · Not yet", "#000", ["a <b> & `c<d`"], ["x = '<script>'"])
-    assert "a &lt;b&gt; &amp; <code>c&lt;d</code>" in card and "&lt;script&gt;" in card
+    card = show.card_html("9.1 `f` · Not yet", "#000", ["a *very* <b> & `c<d*e*`"], ["x = '<script>'"])
+    assert "a <em>very</em> &lt;b&gt; &amp; <code>c&lt;d*e*</code>" in card and "&lt;script&gt;" in card
     assert 'role="status"' in card and "Not yet" in card and "color:" not in card.replace("border-left", "")
 
 

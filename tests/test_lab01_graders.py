@@ -315,3 +315,30 @@ def test_a_prediction_that_did_not_come_true_is_explained_and_not_failed(predict
 def test_the_notebook_offers_the_choices_of_the_grader(number):
     text = SOLVED.read_text("utf8").split(f"## Predict {number}:")[1].split("## Exercise")[0]
     assert re.findall(r"^- \*\*(\w)\*\* · ", text, re.M) == list(PREDICTIONS[number].choices)
+
+
+# ---- any target
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_the_solved_lab_runs_on_a_target_of_another_shape(architecture, monkeypatch, tmp_path, capsys):
+    """Every cell, on a tiny random model: nothing in the lab knows the embedded target's shapes or names."""
+    import dataclasses
+    import json
+
+    from hub_cache import tiny_target
+
+    described = dataclasses.asdict(tiny_target(architecture))
+    described["processing"] = dict(described["processing"])
+    (tmp_path / "tiny.json").write_text(json.dumps(described))
+    monkeypatch.setenv("MONOSEMANTIC_TARGET", str(tmp_path / "tiny.json"))
+    monkeypatch.setenv("MONOSEMANTIC_PROGRESS", str(tmp_path / "progress.json"))
+    names = {}
+    try:
+        for cell in jupytext.read(SOLVED).cells:
+            if cell.cell_type == "code":
+                exec(cell.source, names)  # the last cell fails unless every exercise is done
+    finally:
+        torch.set_grad_enabled(True)  # the lab switches gradients off
+    assert names["features"].shape[-1] == described["d_sae"] and names["target"].name == "tiny"
+    assert "13 of 13 done" in capsys.readouterr().out

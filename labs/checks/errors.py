@@ -78,6 +78,12 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     ((KeyError,), r"", "The dict has no such key. `list(the_dict)` shows the keys it has."),
     (
         (TypeError,),
+        r"unexpected keyword argument 'hook'",
+        "TransformerLens calls a hook function as `f(activation, hook=...)`: its second parameter must be "
+        "named `hook`.",
+    ),
+    (
+        (TypeError,),
         r"positional argument|unexpected keyword|required positional",
         "The function is called with other arguments than it takes. Compare the call with its `def` line.",
     ),
@@ -162,7 +168,7 @@ def explain_in_check(
     if frame is None:  # the call itself failed: the function takes other arguments
         return f"Your function could not be called as `{called}`. {one_line(error)}", []
     look = advice(error) or exercise.look_at
-    return f"Your function raised `{one_line(error)}` What to look at: {look}", quote(frame)
+    return f"Your function raised `{one_line(error)}`\nWhat to look at: {look}", quote(frame)
 
 
 def explain_in_cell(error: BaseException, tb: TracebackType | None) -> str:
@@ -179,7 +185,8 @@ def explain_in_cell(error: BaseException, tb: TracebackType | None) -> str:
     if _from_the_course(tb):  # our own errors say what to do, in as many lines as they need
         parts += [without_paths(line) for line in own_words]
     if frame is not None:
-        parts += ["", "Your " + quote(frame)[0], *("     " + line for line in quote(frame)[1:])]
+        lead = "Your " if frame.name.startswith("<") else f"In {frame.name}, "
+        parts += ["", lead + quote(frame)[0], *(" " * len(lead) + line for line in quote(frame)[1:])]
     exercise = _exercise_of(frame)
     look = None if _from_the_course(tb) else advice(error) or (exercise.look_at if exercise else None)
     if look:

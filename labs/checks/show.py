@@ -26,8 +26,12 @@ HEADLINES = {
 
 
 def inline(text: str) -> str:
-    """Escape text for HTML, with `backticks` as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    """Escape text for HTML, with `backticks` as code and *stars* as emphasis."""
+    parts = html.escape(text, quote=False).split("`")
+    for i, part in enumerate(parts):
+        closed = i % 2 and i < len(parts) - 1
+        parts[i] = f"<code>{part}</code>" if closed else re.sub(r"\*(\w[^*]*)\*", r"<em>\1</em>", part)
+    return "".join(parts)
 
 
 def card_html(
@@ -70,7 +74,7 @@ def show_verdict(verdict: Verdict) -> None:
     """Display the verdict of one check."""
     word, colour = HEADLINES[verdict.status]
     message = f"What you just saw: {verdict.message}" if verdict.right else verdict.message
-    show(f"{verdict.number} `{verdict.name}` · {word}", colour, [message], verdict.lines)
+    show(f"{verdict.number} `{verdict.name}` · {word}", colour, message.split("\n"), verdict.lines)
 
 
 def _shell():

@@ -176,6 +176,11 @@ def _always_on(answer, args, output) -> str | None:
     )
 
 
+def _in_range(answer, args, output) -> str | None:
+    most = float(output.abs().max())
+    return None if most <= 1 + 1e-4 else f"The largest of yours is {most:.3g}."
+
+
 CONTRAST = Exercise(
     number="1.10",
     name="contrast",
@@ -229,7 +234,10 @@ CONTRAST = Exercise(
             "keeps its score.",
         ),
     ),
-    properties=(Property("A latent that is always on tells nothing and must score 0.", _always_on),),
+    properties=(
+        Property("A latent that is always on tells nothing and must score 0.", _always_on),
+        Property("A difference of two shares lies between -1 and 1.", _in_range),
+    ),
     look_at="the axes: tokens come first, latents last. `.mean(0)` averages over tokens.",
     saw="a latent is about a concept if it fires with it and stays silent without it. Both halves count.",
 )
