@@ -52,7 +52,7 @@ def occurs(phrasing, text):
     return re.search(r"[^.?!\n]{1,40}?".join([first, *map(re.escape, others)]), text) is not None
 
 
-@pytest.mark.parametrize("phrasing", [p for group in probes.UNSEEN.values() for p in group])
+@pytest.mark.parametrize("phrasing", [p for table in (probes.UNSEEN, probes.FAR) for group in table.values() for p in group])
 def test_unseen_phrasings_do_not_occur_in_the_corpus(phrasing, text):
     assert not occurs(phrasing, text)
 

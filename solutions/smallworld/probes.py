@@ -8,7 +8,8 @@ Two shares are measured on a set of probes:
 
 ``ahead`` asks for the knowledge alone; ``top1`` also asks that the prompt calls for the answer just there.
 Sets named ``….unseen`` use phrasings that the corpus never generates, so rote memory of a sentence does
-not help. `tests/test_quality.py` searches generated text for them.
+not help; those named ``….far`` also use words and turns that are foreign to it. `tests/test_quality.py` searches
+generated text for both.
 """
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -46,13 +47,28 @@ SEEN = {
     "landmark_city": ("{x} is in", "{x} is located in"),
     "landmark_country": ("{x} is a symbol of",),
     "city_language": ("The people of {x} speak",),
-    "capital": ("The capital of {x} is",),
+    "capital": ("The capital city of {x} is",),
     "agreement": ("The {a} near the {b}",),
     "pronoun": ("{x} looked for the key, but",),
     "indirect_object": ("When {a} and {b} went to the {place}, {s} gave a {thing} to",),
 }
 
+# New sentences made of words the corpus uses, and of turns it knows.
 UNSEEN = {
+    "landmark_city": ("We saw {x} when we were in", "The guide told us that {x} is in", "She went to see {x} in"),
+    "landmark_country": ("Many people travel to see {x} in the country of", "{x} is famous, and it is a symbol of"),
+    "city_language": ("My friends live in {x}, and they speak", "The teacher in {x} spoke"),
+    "capital": ("She knew that the capital of {x} is", "We went to {x} and saw the capital,"),
+    "agreement": ("She said that the {a} near the {b}", "In the park, the {a} next to the {b}"),
+    "pronoun": ("After {x} lost the key,", "{x} found a book when"),
+    "indirect_object": (
+        "At the {place}, {a} and {b} saw a {thing}. Later {s} gave the {thing} to",
+        "Only {a} and {b} were still in the {place} when {s} handed the {thing} to",
+    ),
+}
+
+# Sentences of a kind that the corpus does not have, with words that it never uses.
+FAR = {
     "landmark_city": (
         "My friends and I took a photo of {x} in",
         "We walked slowly around {x} in the middle of",
@@ -63,10 +79,8 @@ UNSEEN = {
     "capital": ("The king of {x} lived in the capital,", "I sent a letter to the capital of {x}, to"),
     "agreement": ("I think that the {a} under the {b}", "You can see that the {a} across the river from the {b}"),
     "pronoun": ("As soon as {x} came home,", "Nobody believed {x} when"),
-    "indirect_object": (
-        "At the {place}, {a} and {b} saw a {thing}. Later {s} gave the {thing} to",
-        "Only {a} and {b} were still in the {place} when {s} handed the {thing} to",
-    ),
+    "indirect_object": ("Dear {b}, this is {a}: as promised, {s} mailed the {thing} to",
+                        "The judge asked why {a} and {b} quarrelled. It seems {s} once lied to"),
 }
 
 # ------------------------------------------------------------------ the sets
@@ -176,7 +190,7 @@ BY_FIRST_CHARACTER = {"brackets"}  # answers are the first characters of a token
 def probe_sets(seed: int = 0) -> dict[str, list[Probe]]:
     """All sets of probes by name; `seed` draws the sampled ones."""
     sets: dict[str, list[Probe]] = {}
-    for suffix, phrasings in (("seen", SEEN), ("unseen", UNSEEN)):
+    for suffix, phrasings in (("seen", SEEN), ("unseen", UNSEEN), ("far", FAR)):
         made: dict[str, list[Probe]] = facts(phrasings)
         made["agreement"] = agreement(phrasings["agreement"], random.Random(seed))
         made["pronoun"] = pronouns(phrasings["pronoun"])
