@@ -44,7 +44,7 @@ def features_table(model, sae, target, text: str, k: int) -> str:
     top = encode(sae, acts[start:]).topk(min(k, target.d_sae), dim=-1)
     longest = max(top.values.max().item(), 1e-9) if len(top.values) else 1.0
     rows = "".join(
-        f'<tr><th scope="row" style="text-align:left"><code>{html.escape(word)}</code></th>'
+        f'<tr><th scope="row" style="text-align:left"><code>{html.escape(visible(word))}</code></th>'
         + "".join(_cell(latent, value, longest) for latent, value in zip(latents, values, strict=True))
         + "</tr>"
         for word, latents, values in zip(
@@ -58,6 +58,11 @@ def features_table(model, sae, target, text: str, k: int) -> str:
         f'<caption style="text-align:left;white-space:nowrap;padding-bottom:0.4em">{title}</caption>'
         f'<tr><th scope="col" style="text-align:left">token</th>{heads}</tr>{rows}</table>'
     )
+
+
+def visible(token: str) -> str:
+    """A token with its spaces and line ends made visible: they belong to it."""
+    return token.replace(" ", "␣").replace("\n", "⏎")
 
 
 def _cell(latent: int, value: float, longest: float) -> str:

@@ -119,6 +119,15 @@ def test_a_function_with_other_arguments_is_told_the_call():
     assert verdict.status == "raised" and "`double(x)`" in verdict.message
 
 
+def test_reading_the_notebooks_variables_is_pointed_out():
+    notebook = {"torch": torch, "acts": torch.ones(4), "scale": 2.0}
+    exec("def double(x):\n    return torch.stack([scale * a for a in acts])", notebook)
+    verdict = grade(DOUBLE, notebook["double"])
+    assert "reads `acts` from the notebook" in verdict.message and "scale" not in verdict.message
+    exec("def double(x):\n    return torch.stack([scale * a for a in x])", notebook)
+    assert grade(DOUBLE, notebook["double"]).right
+
+
 def test_a_value_in_place_of_the_function_is_told_how_to_call():
     assert 'check("9.1", double)' in grade(DOUBLE, torch.zeros(2)).message
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from types import BuiltinFunctionType, CodeType, FunctionType, GenericAlias, ModuleType
 from typing import Any
 
 import torch
@@ -31,7 +33,30 @@ def grade(exercise: Exercise, answer: Callable) -> Verdict:
             f'Write `check("{exercise.number}", {exercise.name})`, without brackets after the name.',
         )
     with one_thread():
-        return _grade(exercise, answer, verdict)
+        found = _grade(exercise, answer, verdict)
+    names = borrowed(answer)
+    if names and found.status in ("raised", "form", "wrong"):
+        note = (
+            f"Your function reads {' and '.join(f'`{name}`' for name in names)} from the notebook, not from its "
+            "arguments. The check calls it with other inputs than yours: use the names in its `def` line."
+        )
+        found = replace(found, message=f"{found.message}\n{note}")
+    return found
+
+
+def borrowed(answer: Callable) -> list[str]:
+    """Names of the notebook's own data (tensors, models, ...) that a function reads though nobody passed them."""
+
+    def names_in(code: CodeType) -> Iterator[str]:
+        yield from code.co_names
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):  # a function or a comprehension inside the function
+                yield from names_in(constant)
+
+    code, around = getattr(answer, "__code__", None), getattr(answer, "__globals__", {})
+    no_data = (ModuleType, type, FunctionType, BuiltinFunctionType, str, int, float, GenericAlias)
+    read = dict.fromkeys(names_in(code)) if code else {}
+    return [name for name in read if name in around and not isinstance(around[name], no_data)]
 
 
 @contextmanager

@@ -40,11 +40,6 @@ class Record:
         self.states[number] = DONE if done else "tried"
         self._write()
 
-    def forget(self, number: str) -> None:
-        """Forget every state of one lab ("1"), to start over."""
-        self.states = {k: v for k, v in self.states.items() if not k.startswith(f"{number}.")}
-        self._write()
-
     def _write(self) -> None:
         if self.path is None:
             return
