@@ -26,12 +26,13 @@ from solutions.errors import (
     InputError,
     NotAvailable,
     check_count,
+    check_model,
     check_tensor,
     check_text,
     check_texts,
     unknown_name,
 )
-from solutions.targets import Target
+from solutions.targets import Target, check_target
 
 # ---- text
 
@@ -62,6 +63,7 @@ def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str]
     A text that lives on the hub and cannot be reached is replaced by the embedded one, with a warning that
     says so.
     """
+    check_target(target)
     check_count(n, "n")
     if split not in ("train", "probe", "test"):
         raise unknown_name("split", split, ("train", "probe", "test"))
@@ -189,6 +191,7 @@ def tokenize(
     Returns:
         Tokens, [batch, pos] with pos the longest row, on the model's device.
     """
+    check_model(model)
     texts = check_texts(texts)
     limit = min(
         int(model.cfg.n_ctx), getattr(getattr(model, "target", None), "context_size", model.cfg.n_ctx)
@@ -221,6 +224,7 @@ def str_tokens(model: Any, text: str | Tensor, prepend_bos: bool = True) -> list
         text: a text, or a row of token ids [pos].
         prepend_bos: whether the list begins with BOS (ignored for a row of ids).
     """
+    check_model(model)
     if isinstance(text, Tensor):
         ids = check_tensor(text, "ids", shape="pos", floating=False)
     else:
@@ -263,6 +267,9 @@ def save_activations(
     """
     from safetensors.torch import save_file
 
+    check_target(target)
+    if not isinstance(tokens, Tokens):
+        raise InputError(f"tokens must be Tokens from `tokenize`, got {type(tokens).__name__}.")
     if not isinstance(acts, Mapping) or not acts:
         raise InputError(
             "acts must map at least one hook name to its activations, as `extract` returns them."

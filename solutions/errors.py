@@ -111,6 +111,12 @@ def whole_number(value: object) -> int | None:
         return None
 
 
+def check_model(model: object) -> None:
+    """Refuse anything that cannot be tokenised for and run."""
+    if not all(hasattr(model, name) for name in ("run_with_cache", "tokenizer", "hook_dict")):
+        raise InputError(f"model must be a model from load_model, got {type(model).__name__}.")
+
+
 def check_tensor(
     x: object,
     name: str,

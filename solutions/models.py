@@ -21,12 +21,13 @@ from solutions.errors import (
     InputError,
     ModelNotAvailable,
     check_count,
+    check_model,
     check_tensor,
     check_text,
     first_line,
     unknown_name,
 )
-from solutions.targets import Target
+from solutions.targets import PROCESSING_STEPS, Target, check_target
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -64,8 +65,7 @@ def load_model(target: Target, device: str | torch.device | None = None) -> Tran
     Raises:
         ModelNotAvailable: it is not on this machine and cannot be downloaded now, or a file is damaged.
     """
-    if not isinstance(target, Target):
-        raise InputError(f"load_model needs a Target (see get_target), got {type(target).__name__}.")
+    check_target(target)
     device = pick_device(device)
     folder = _model_folder(target)
 
@@ -92,8 +92,6 @@ def load_model(target: Target, device: str | torch.device | None = None) -> Tran
 
 def _all_steps(processing: Mapping[str, bool]) -> dict[str, bool]:
     """Every processing step, on or off: TransformerLens switches on whatever is left unsaid."""
-    from solutions.targets import PROCESSING_STEPS
-
     return {step: bool(processing.get(step, False)) for step in PROCESSING_STEPS}
 
 
@@ -136,6 +134,7 @@ def _hub_names(name: str) -> list[str]:
 
 def describe_model(model: TransformerBridge) -> pd.DataFrame:
     """One row per property: layers, width, heads, vocabulary, context, parameters, processing."""
+    check_model(model)
     cfg = model.cfg
     rows = {
         "model": cfg.model_name,
@@ -236,6 +235,7 @@ def _split(hook: str) -> tuple[int, str, str]:
 
 def _live_hooks(model: TransformerBridge) -> list[str]:
     """Hook points that can fire: some wait for a setting, and rotary models add no positions."""
+    check_model(model)
     rotary = model.cfg.positional_embedding_type != "standard"
     return [
         name
@@ -271,6 +271,7 @@ def check_hooks(model: TransformerBridge, hooks: str | Sequence[str]) -> list[st
 
 def as_tokens(model: TransformerBridge, texts: str | Sequence[str] | Sequence[Text] | Tokens) -> Tokens:
     """Texts or tokens to tokens on the model's device. Texts get BOS when the model's target wants it."""
+    check_model(model)
     if not isinstance(texts, Tokens):
         target = getattr(model, "target", None)
         return tokenize(model, texts, prepend_bos=True if target is None else target.prepend_bos)
@@ -371,6 +372,7 @@ def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -
 @torch.no_grad()
 def next_tokens(model: TransformerBridge, prompt: str, k: int = 10) -> pd.DataFrame:
     """The `k` likeliest next tokens: token, probability, logit, likeliest first; the index is the rank."""
+    check_model(model)
     k = min(check_count(k, "k"), model.cfg.d_vocab)
     logits = model(as_tokens(model, check_text(prompt, "prompt")).ids)[0, -1]
     top = logits.log_softmax(-1).topk(k)

@@ -210,6 +210,15 @@ def get_target(name: str | os.PathLike[str] | Target | None = None) -> Target:
     raise unknown_name("target", name, TARGETS, "Or give the path of a JSON file that describes one.")
 
 
+def check_target(target: object) -> Target:
+    """Return `target` if it is a target, not the name of one."""
+    if not isinstance(target, Target):
+        raise InputError(
+            f"target must be a Target (see get_target), got {type(target).__name__}: {target!r:.80}."
+        )
+    return target
+
+
 def neuronpedia_url(target: Target, latent: int, embed: bool = False) -> str | None:
     """The address of a latent's page on Neuronpedia, or None when this SAE is not there.
 
@@ -228,6 +237,6 @@ def neuronpedia_url(target: Target, latent: int, embed: bool = False) -> str | N
 def check_latent(target: Target, latent: int) -> int:
     """Return `latent` if the target's SAE has one of that number."""
     number = whole_number(latent)
-    if number is None or not 0 <= number < target.d_sae:
+    if number is None or not 0 <= number < check_target(target).d_sae:
         raise InputError(f"latent must be a whole number from 0 to {target.d_sae - 1}, got {latent!r}.")
     return number

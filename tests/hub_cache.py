@@ -180,13 +180,17 @@ def fake_gpt2(hub: Path) -> Path:
 
 
 def fake_res_jb(hub: Path, layer: int = 6, d_in: int = 768, d_sae: int = 24576) -> Path:
-    """One SAE of gpt2-small-res-jb in a hub cache: real shapes, random weights, old-style config."""
+    """One SAE of gpt2-small-res-jb in a hub cache: real shapes, made-up weights, old-style config."""
     hook = f"blocks.{layer}.hook_resid_pre"
     files = snapshot(hub, "jbloom/GPT2-Small-SAEs-Reformatted") / hook
     files.mkdir(exist_ok=True)
     directions = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(layer))
     directions /= directions.norm(dim=1, keepdim=True)
-    weights = {"W_enc": directions.T, "b_enc": torch.full((d_sae,), -0.5)}
+    pairs = min(d_sae // 2, d_in)  # an axis and its opposite for each dimension: enough to reconstruct well
+    directions[:pairs], directions[pairs : 2 * pairs] = torch.eye(d_in)[:pairs], -torch.eye(d_in)[:pairs]
+    thresholds = torch.full((d_sae,), -1.0)
+    thresholds[: 2 * pairs] = -0.1
+    weights = {"W_enc": directions.T, "b_enc": thresholds}
     weights |= {"W_dec": directions, "b_dec": torch.zeros(d_in)}
     save_file({name: w.contiguous() for name, w in weights.items()}, files / "sae_weights.safetensors")
     config = {

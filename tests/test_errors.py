@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
+from solutions import data, models, sae
 from solutions.errors import InputError, first_line, unknown_name
 
 
@@ -32,3 +35,24 @@ def test_unknown_names_list_what_is_known_when_it_is_little():
     assert isinstance(unknown_name("fruit", "x", []), InputError) and isinstance(
         unknown_name("f", 1, []), ValueError
     )
+
+
+def test_every_function_names_what_it_was_given_instead():
+    for ask in (
+        lambda: data.tokenize("gpt2", "Hi"),
+        lambda: data.str_tokens(None, "Hi"),
+        lambda: data.load_texts("smallworld", 3),
+        lambda: data.save_activations("x", {"hook": torch.ones(1, 2, 3)}, torch.ones(1, 2), None),
+        lambda: models.describe_model("gpt2"),
+        lambda: models.hook_points("gpt2"),
+        lambda: models.extract("gpt2", "Hi", "hook_embed"),
+        lambda: models.next_tokens("gpt2", "Hi"),
+        lambda: models.generate("gpt2", "Hi"),
+        lambda: models.loss("gpt2", "Hi"),
+        lambda: models.run_with_edit("gpt2", "Hi", "hook_embed", abs),
+        lambda: models.activation_statistics(torch.ones(1, 2, 3), "Hi"),
+        lambda: sae.encode("sae", torch.ones(3)),
+        lambda: sae.decode(None, torch.ones(3)),
+    ):
+        with pytest.raises(InputError, match=r"must be a .*got (str|NoneType)|must be Tokens"):
+            ask()

@@ -237,7 +237,7 @@ def test_devices():
     for wrong in ("gpu", "cuda:99", "meta", 3.5):
         with pytest.raises(InputError):
             pick_device(wrong)
-    with pytest.raises(InputError, match="load_model needs a Target"):
+    with pytest.raises(InputError, match="must be a Target .*str: 'smallworld'"):
         load_model("smallworld")
 
 

@@ -166,6 +166,23 @@ def test_only_real_mismatches_can_be_allowed(allow):
         preflight(tiny_model(), tiny_sae(), tiny_target(), allow=allow)
 
 
+def test_a_refusal_carries_the_report():
+    error = refused("hook", hook=WRONG)
+    assert (
+        "stopped at a mismatch" in repr(error.report) and error.report.checks["check"].tolist()[-1] == "hook"
+    )
+
+
+def test_arguments_in_the_wrong_order():
+    for wrong, said in (
+        ((tiny_sae(), tiny_model(), tiny_target()), "model must be a model from load_model, got TopKSAE"),
+        ((tiny_model(), tiny_target(), tiny_sae()), "sae must be an SAE from load_sae, got Target"),
+        ((tiny_model(), tiny_sae(), "tiny"), "target must be a Target"),
+    ):
+        with pytest.raises(InputError, match=said):
+            preflight(*wrong)
+
+
 def test_bad_input():
     with pytest.raises(InputError, match="Did you mean"):
         preflight(tiny_model(), tiny_sae(), tiny_target(), hook="blocks.1.hook_resid_prr")

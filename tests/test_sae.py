@@ -129,5 +129,5 @@ def test_unknown_releases_and_ids_suggest_known_ones():
         load_sae(target)
     with pytest.raises(InputError, match="Did you mean .*'blocks.6.hook_resid_pre'"):
         load_sae(replace(target, sae_release="gpt2-small-res-jb", sae_id="blocks.6.hook_resid_pree"))
-    with pytest.raises(InputError, match="load_sae needs a Target"):
+    with pytest.raises(InputError, match="must be a Target .*str: 'smallworld'"):
         load_sae("smallworld")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from solutions import EMBEDDED_TARGETS, hub
-from solutions.errors import InputError, ModelNotAvailable, first_line, unknown_name
+from solutions.errors import ModelNotAvailable, first_line, unknown_name
 from solutions.models import pick_device
-from solutions.targets import Target
+from solutions.targets import Target, check_target
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -34,8 +34,7 @@ def load_sae(target: Target, device: str | torch.device | None = None) -> SAE:
     Raises:
         ModelNotAvailable: it is not on this machine and cannot be downloaded now, or a file is damaged.
     """
-    if not isinstance(target, Target):
-        raise InputError(f"load_sae needs a Target (see get_target), got {type(target).__name__}.")
+    check_target(target)
     if target.sae_release in EMBEDDED_TARGETS:
         return load_sae_from_disk(hub.embedded(f"saes/{target.sae_release}/{target.sae_id}"), device)
     if target.sae_folder is not None:

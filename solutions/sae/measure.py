@@ -25,13 +25,21 @@ def encode(sae: SAE, acts: Tensor) -> Tensor:
     Returns:
         [..., d_sae] latent activations, most of them exactly zero.
     """
+    check_sae(sae)
     return sae.encode(check_tensor(acts, "acts", last=sae.cfg.d_in, device=_device(sae)).float())
 
 
 @torch.no_grad()
 def decode(sae: SAE, features: Tensor) -> Tensor:
     """Activations rebuilt from latent activations: [..., d_sae] to [..., d_in]."""
+    check_sae(sae)
     return sae.decode(check_tensor(features, "features", last=sae.cfg.d_sae, device=_device(sae)).float())
+
+
+def check_sae(sae: object) -> None:
+    """Refuse anything that is not a SAELens SAE."""
+    if not all(hasattr(sae, name) for name in ("encode", "decode", "cfg")):
+        raise InputError(f"sae must be an SAE from load_sae, got {type(sae).__name__}.")
 
 
 def _device(sae: SAE) -> torch.device:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from solutions.data import Tokens, load_texts, tokenize
-from solutions.errors import InputError, PreflightError, check_tensor, unknown_name
+from solutions.errors import InputError, PreflightError, check_model, check_tensor, unknown_name
 from solutions.models import as_tokens, check_hooks, extract, hook_points, processing_of
-from solutions.sae.measure import decode, encode, explained_variance, l0
-from solutions.targets import PROCESSING_STEPS, Target
+from solutions.sae.measure import check_sae, decode, encode, explained_variance, l0
+from solutions.targets import PROCESSING_STEPS, Target, check_target
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -87,7 +87,9 @@ class PreflightReport:
         return bool((self.checks["result"] == "ok").all())
 
     def _summary(self) -> str:
-        verdict = "all checks agree" if self.ok else "with a deliberate mismatch"
+        stopped = (self.checks["result"] == MISMATCH).any()
+        verdict = "stopped at a mismatch" if stopped else "with a deliberate mismatch"
+        verdict = "all checks agree" if self.ok else verdict
         return (
             f"Preflight of {self.target} at {self.hook}: {verdict}. "
             f"L0 {self.l0:.1f}, explained variance {self.explained_variance:.3f} "
@@ -104,6 +106,7 @@ class PreflightReport:
 
 
 CHECK_COLUMNS = ("expected", "found", "result")
+MISMATCH = "MISMATCH"
 
 
 def preflight(
@@ -136,6 +139,7 @@ def preflight(
         PreflightError: for the first mismatch that is not allowed; `.code` says which, `.report` holds all checks.
         InputError: `acts` is no tensor of numbers, or `hook` or `allow` names something that does not exist.
     """
+    check_model(model), check_sae(sae), check_target(target)
     allow = _check_allow(allow)
     hook = check_hooks(model, hook or target.hook)[0]
     report = PreflightReport(target.name, hook)
@@ -172,7 +176,7 @@ class _Flight:
             follows = measured and self.mismatched  # a bad number is what an allowed mismatch does
             forgiven = check.code in self.allow or follows
             result = "ok" if check.ok else "allowed" if check.code in self.allow else "follows from the above"
-            row = (check.code, check.expected, check.found, result if check.ok or forgiven else "MISMATCH")
+            row = (check.code, check.expected, check.found, result if check.ok or forgiven else MISMATCH)
             self.report.checks.loc[len(self.report.checks)] = row
             self.mismatched |= not check.ok
             if not check.ok and not forgiven:
