@@ -54,5 +54,5 @@ def test_every_function_names_what_it_was_given_instead():
         lambda: sae.encode("sae", torch.ones(3)),
         lambda: sae.decode(None, torch.ones(3)),
     ):
-        with pytest.raises(InputError, match=r"must be a .*got (str|NoneType)|must be Tokens"):
+        with pytest.raises(InputError, match=r"must be an? .*got (str|NoneType)|must be Tokens"):
             ask()
