@@ -105,7 +105,8 @@ def main() -> int:
     if code:
         print("\nThe site was not built cleanly: every warning above counts as an error.", file=sys.stderr)
         return code
-    print(f"\nThe site is ready ({time.monotonic() - start:.0f} s). Open it in a browser:\n\n    {SITE / 'index.html'}\n")
+    print(f"\nThe site is ready ({time.monotonic() - start:.0f} s). Open it in a browser:\n")
+    print(f"    {SITE / 'index.html'}\n")
     return 0
 
 

@@ -7,6 +7,7 @@ and why, and how many tests passed. The exit code is 0 only when nothing failed.
     python tests/run.py unit browser    only these
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -69,7 +70,9 @@ def run_step(name: str) -> Result:
     report.unlink(missing_ok=True)
     options = [f"--junitxml={report}", "-o", "junit_family=xunit2"] if "pytest" in STEPS[name] else []
     start = time.monotonic()
-    code = subprocess.run([sys.executable, *STEPS[name], *options], cwd=ROOT, env=environment()).returncode
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2))}  # two processes share the cores
+    surroundings = environment() | (threads if TWO_AT_A_TIME[0] in STEPS[name] else {})
+    code = subprocess.run([sys.executable, *STEPS[name], *options], cwd=ROOT, env=surroundings).returncode
     result = Result(code, time.monotonic() - start)
     if report.exists():
         read_report(report, result)

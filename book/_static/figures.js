@@ -1,7 +1,7 @@
 // Draws the Plotly figures of a page, each when it comes near the window, in the colours of the page.
 (() => {
   const MIME = "application/vnd.plotly.v1+json";
-  const NARROW = 560; // pixels: below this the legend goes under the figure
+  const NARROW = 560; // pixels: below this a legend goes under the figure, unless its author placed it
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -31,7 +31,7 @@
     const figure = JSON.parse(box.querySelector("script").textContent);
     const layout = { ...figure.layout, autosize: true };
     delete layout.width; // the page decides how wide a figure is
-    if (box.clientWidth < NARROW) {
+    if (box.clientWidth < NARROW && (layout.legend || {}).y === undefined) {
       layout.legend = { ...layout.legend, orientation: "h", y: -0.25, x: 0, yanchor: "top", xanchor: "left" };
     }
     const plot = document.createElement("div");
