@@ -5,11 +5,11 @@
 
 What becomes of a solved lab:
 
-- lines from `### BEGIN SOLUTION` to `### END SOLUTION` become one `raise NotImplementedError(...)`, indented alike;
+- lines from `### BEGIN SOLUTION` to `### END SOLUTION` become one `raise NotImplementedError`, indented;
 - a cell tagged `solution` is left out;
-- a cell tagged `uses-exercise` calls the learner's functions, so it may fail in an untouched lab: it also gets the
-  tag `raises-exception`, which nbval, nbclient and JupyterLab's "Run All" respect;
-- outputs are dropped, and each cell gets an id made from its heading, so that a small edit makes a small diff.
+- a cell tagged `uses-exercise` calls the learner's functions, so it may fail in an untouched lab: it also
+  gets the tag `raises-exception`, which nbval, nbclient and JupyterLab's "Run All" respect;
+- outputs are dropped, and each cell gets an id made from its heading: a small edit makes a small diff.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def make_lab(text: str, name: str = "lab") -> str:
         name: for error messages and the notebook's stamp.
 
     Raises:
-        LabError: unbalanced markers, no solution at all, a stub that does not parse, or solution text that would
-            still be in the lab.
+        LabError: unbalanced markers, no solution at all, a stub that does not parse, or solution text that
+            would still be in the lab.
     """
     notebook = jupytext.reads(text, fmt="md:myst")
     solved, cells, used = [], [], set()
@@ -121,7 +121,7 @@ def _clean(
 
 
 def _cell_id(heading: str, used: set[str]) -> str:
-    """An id from the heading and a count, such as `exercise-1-3-statistics-2`: unique, at most 64 characters."""
+    """An id from the heading and a count, `exercise-1-3-statistics-2`: unique, at most 64 characters."""
     slug = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")[:56] or "cell"
     count = 1
     while f"{slug}-{count}" in used:
@@ -146,7 +146,7 @@ def _forbid_leaks(solved: Sequence[str], cells: Sequence[NotebookNode], name: st
 
 
 def fingerprint(notebook: NotebookNode) -> str:
-    """A checksum of what a learner can edit: kind and source of every cell, in order. Outputs do not count."""
+    """A checksum of what a learner can edit: kind and source of every cell. Outputs do not count."""
     parts = (f"{cell.cell_type}\0{cell.source}\0" for cell in notebook.cells)
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -206,7 +206,7 @@ def _why_it_differs(lab: Path) -> str:
         return "is missing. Run `python -m solutions.make_labs`."
     if is_untouched(lab):
         return "is out of date, or carries outputs. Run `python -m solutions.make_labs`."
-    return "differs from its source: somebody has worked in it. Keep a copy elsewhere, or make it anew with --force."
+    return "has been worked in. Keep a copy elsewhere, or make it anew with --force."
 
 
 if __name__ == "__main__":

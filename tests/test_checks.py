@@ -326,6 +326,12 @@ def test_our_own_errors_keep_their_words(shell, capsys):
     assert "line 2: get_target('no such target')" in told
 
 
+def test_stopping_a_cell_shows_where_it_was(shell, capsys):
+    shell.run_cell("def f():\n    raise KeyboardInterrupt\n")
+    shell.run_cell("f()")
+    assert "line 2: raise KeyboardInterrupt" in capsys.readouterr().out
+
+
 def test_the_whole_traceback_is_one_magic_away(shell, capsys):
     shell.run_cell("1 / 0")
     capsys.readouterr()

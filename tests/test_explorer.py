@@ -1,4 +1,4 @@
-"""The explorer at the end of a lab: a table made from the SAE's own encoding, and a text field that drives it."""
+"""The explorer at the end of a lab: a table made from the SAE's encoding, driven by a text field."""
 
 import html
 import re
@@ -22,7 +22,8 @@ def test_the_table_has_a_row_a_token_and_the_strongest_latent_first(parts):
     text = "The <b>cat</b>."
     table = features_table(*parts, text, k=2)
     words = [visible(word) for word in str_tokens(model, text)[1:]]  # BOS has no row
-    assert [html.unescape(word) for word in re.findall(r'<th scope="row"[^>]*><code>(.*?)</code>', table)] == words
+    shown = re.findall(r'<th scope="row"[^>]*><code>(.*?)</code>', table)
+    assert [html.unescape(word) for word in shown] == words
     features = encode(sae, extract(model, text, target.hook)[target.hook][0, 1:])
     shown = re.findall(r"</th><td[^>]*>(\d+) <small>([\d.]+)</small>", table)
     assert [int(latent) for latent, _ in shown] == features.argmax(-1).tolist()

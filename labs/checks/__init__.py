@@ -61,8 +61,8 @@ def lab(number: int, record: bool = True) -> None:
         f"Lab {number} is ready",
         show.BLUE,
         [
-            f"{len(registry.exercises(number))} exercises and {len(registry.predictions(number))} predictions; "
-            f"{done} done so far.",
+            f"{len(registry.exercises(number))} exercises and "
+            f"{len(registry.predictions(number))} predictions; {done} done so far.",
             "If a cell stops, you see your own line and what to look at. `%tb` shows the whole traceback.",
         ],
     )
@@ -137,7 +137,7 @@ def progress(number: int | None = None) -> None:
 
 
 def require_all(number: int) -> None:
-    """Raise AssertionError unless every exercise and prediction of the lab is done; the solved lab ends with this."""
+    """Raise AssertionError unless the whole lab is done. The solved lab ends with this."""
     missing = [
         n
         for n in [*registry.exercises(number), *registry.predictions(number)]

@@ -61,7 +61,7 @@ def agree(found: Any, expected: Any) -> bool:
 
 
 def unchanged(now: Any, before: Any) -> bool:
-    """Whether an argument is what it was before the learner's function ran. Unknown objects count as unchanged."""
+    """Whether an argument is what it was before the learner's function ran. Unknown objects count as such."""
     if isinstance(before, (torch.Tensor, dict, list, tuple, numbers.Real)):
         return agree(plain(now), plain(before)) or not _comparable(before)
     return True

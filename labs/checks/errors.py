@@ -1,6 +1,6 @@
 """Errors that speak to the learner: their own line, what happened, what to look at; no library traceback.
 
-`install()` puts this in place of IPython's traceback. `%tb` still shows the whole traceback to whoever wants it.
+`install()` puts this in place of IPython's traceback. `%tb` still shows the whole one to whoever wants it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     (
         (RuntimeError,),
         r"The size of tensor a \((?P<a>\d+)\) must match the size of tensor b \((?P<b>\d+)\)",
-        "Two tensors of sizes {a} and {b} cannot be lined up. Shapes are compared from the last axis backwards; "
-        "`[..., None]` or `keepdim=True` keeps an axis that would be lost.",
+        "Two tensors of sizes {a} and {b} cannot be lined up. Shapes are compared from the last axis "
+        "backwards; `[..., None]` or `keepdim=True` keeps an axis that would be lost.",
     ),
     (
         (RuntimeError,),
@@ -53,12 +53,14 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     (
         (RuntimeError,),
         r"could not infer output dtype|not implemented for '(?:Bool|Long|Int)'",
-        "This operation needs floats, and the tensor holds whole numbers or truth values. `.float()` converts.",
+        "This operation needs floats, and the tensor holds whole numbers or truth values. `.float()` "
+        "converts.",
     ),
     (
         (IndexError,),
         r"shape of the mask \[(?P<a>[\d, ]*)\].*shape of the indexed tensor \[(?P<b>[\d, ]*)\]",
-        "The mask has shape [{a}], the tensor [{b}]. A mask picks along the leading axes: those must be equal.",
+        "The mask has shape [{a}], the tensor [{b}]. A mask picks along the leading axes: those must be "
+        "equal.",
     ),
     (
         (IndexError,),
@@ -68,7 +70,8 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     (
         (AttributeError,),
         r"'NoneType' object",
-        "Something on this line is `None`. A function without `return` gives None; so does a hook that never ran.",
+        "Something on this line is `None`. A function without `return` gives None; so does a hook that "
+        "never ran.",
     ),
     (
         (AttributeError,),
@@ -90,7 +93,8 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     (
         (TypeError,),
         r"'NoneType' object",
-        "Something on this line is `None`. A function without `return` gives None; so does a hook that never ran.",
+        "Something on this line is `None`. A function without `return` gives None; so does a hook that "
+        "never ran.",
     ),
     (
         (ZeroDivisionError,),
@@ -98,11 +102,12 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
         "The divisor is zero: nothing was selected or counted. Can that happen on this input?",
     ),
     ((RecursionError,), r"", "A function calls itself without end."),
+    ((KeyboardInterrupt,), r"", "You stopped this cell while this line was running."),
 )
 
 
 def undone_exercise(error: BaseException) -> str | None:
-    """The number of the exercise whose stub raised, "" for a bare `raise NotImplementedError`, None otherwise.
+    """The number of the exercise whose stub raised, "" for a stub without a number, None otherwise.
 
     PyTorch raises NotImplementedError too (a missing kernel), which is a mistake and not an empty stub.
     """
@@ -137,7 +142,7 @@ def own_frame(tb: TracebackType | None, filename: str | None = None) -> tracebac
 
 
 def quote(frame: traceback.FrameSummary) -> list[str]:
-    """The learner's line with its number, and carets under the part that raised when that is only a part of it."""
+    """The learner's line with its number, and carets under the part that raised."""
     line = linecache.getline(frame.filename, frame.lineno).rstrip("\n") or frame.line or ""
     lead = f"line {frame.lineno}: "
     quoted = [lead + line.strip()]
@@ -212,8 +217,8 @@ def _exercise_of(frame: traceback.FrameSummary | None) -> Exercise | None:
 def install(shell) -> None:
     """Show every exception of this IPython shell in the learner's terms.
 
-    `shell` is what `get_ipython()` gives. The cell still counts as failed, so nothing that checks notebooks is
-    fooled. SyntaxError keeps IPython's own short display.
+    `shell` is what `get_ipython()` gives. The cell still counts as failed, so whatever checks notebooks sees
+    it. SyntaxError keeps IPython's own short display.
     """
 
     def handler(shell, etype, value, tb, tb_offset=None):
@@ -222,4 +227,4 @@ def install(shell) -> None:
         shell._showtraceback(etype, value, lines)
         return lines
 
-    shell.set_custom_exc((Exception,), handler)
+    shell.set_custom_exc((Exception, KeyboardInterrupt), handler)

@@ -21,7 +21,7 @@ from labs.checks.exercise import Exercise, Verdict, Wrong
 
 
 def grade(exercise: Exercise, answer: Callable) -> Verdict:
-    """Run `answer` on the exercise's drawn inputs and return a verdict. Never raises on a learner's mistake."""
+    """Run `answer` on drawn inputs and return a verdict. Never raises on a learner's mistake."""
 
     def verdict(status, message, lines=(), wrong=None):
         return Verdict(exercise.number, exercise.name, status, message, tuple(lines), wrong)
@@ -45,7 +45,7 @@ def grade(exercise: Exercise, answer: Callable) -> Verdict:
 
 
 def borrowed(answer: Callable) -> list[str]:
-    """Names of the notebook's own data (tensors, models, ...) that a function reads though nobody passed them."""
+    """Names of the notebook's data (tensors, models, ...) that a function reads though nobody passed them."""
 
     def names_in(code: CodeType) -> Iterator[str]:
         yield from code.co_names
@@ -93,7 +93,8 @@ def _grade(exercise: Exercise, answer: Callable, verdict: Callable[..., Verdict]
             return verdict(
                 "form",
                 f"Your function changed its argument `{changed[0]}` in place. Whoever calls it next gets other "
-                "numbers. Look for `+=`, `[...] =` or a method ending in `_`; work on a copy or a new tensor.",
+                "numbers. Look for `+=`, `[...] =` or a method ending in `_`; work on a copy or a new "
+                "tensor.",
             )
 
     expected = [plain(exercise.reference(*copy.deepcopy(args).values())) for args in cases]

@@ -14,7 +14,7 @@ class Prediction:
         number: "1.A": lab 1, first prediction.
         question: the question.
         choices: the answers by letter.
-        outcome: from the measured number to the letter it makes true. Nothing here knows the answer beforehand.
+        outcome: from the measured number to the letter it makes true. Nothing here knows the answer.
         explain: for each letter, why the measurement comes out like that.
         tempting: for each letter, what makes people choose it; shown when another letter came out.
         unit: what the measured number is, in words, with `{}` where it goes.

@@ -1,7 +1,7 @@
 """Cards: what a check shows, as HTML in a notebook and as text everywhere else.
 
-The state is always a word, never a colour alone, and text keeps the page's own colour, so that a card reads the
-same in light and dark themes and to a screen reader.
+The state is always a word, never a colour alone, and text keeps the page's own colour, so that a card reads
+the same in light and dark themes and to a screen reader.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A toy model with TransformerLens's hook interface, so that hook exercises are graded in milliseconds.
 
-It has the names, the shapes and the bad habit of the real one: a hook on a name that does not exist is ignored.
+It has the names, the shapes and the bad habit of the real one: a hook on an unknown name is ignored.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ TOKENS = Exercise(
         Wrong(
             "by id",
             lambda ids, lengths, bos_id: ids != bos_id,
-            "You masked by id, and every token with the BOS id is gone. On many sentences that looks right. But "
-            "GPT-2 uses the same id for BOS, for padding and for the end of a text, so a real token in mid-text "
-            "was lost. Use positions and `lengths`; `bos_id` is a trap.",
+            "You masked by id, and every token with the BOS id is gone. On many sentences that looks "
+            "right. But GPT-2 uses the same id for BOS, for padding and for the end of a text, so a real "
+            "token in mid-text was lost. Use positions and `lengths`; `bos_id` is a trap.",
         ),
         Wrong(
             "kept BOS",

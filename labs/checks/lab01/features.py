@@ -273,7 +273,7 @@ def _lopsided(output: Tensor) -> float:
 
 
 def _uneven(output: Tensor) -> float:
-    """How far the mean fourth power of an entry is from that of an even spread over the sphere, 3 / (d (d + 2))."""
+    """How far the mean fourth power of an entry is from 3 / (d (d + 2)), that of an even spread."""
     d = output.shape[-1]
     even = 3 / (d * (d + 2))
     return abs(float(output.pow(4).mean()) - even) / even
@@ -382,7 +382,7 @@ CONTROL = Exercise(
             lambda answer, args, output: (
                 None
                 if _lopsided(output) < 0.1 and _uneven(output) < 0.1
-                else f"The mean of your {args['n']} directions has length {_lopsided(output):.2f}; it should be near 0."
+                else f"The mean of your {args['n']} directions has length {_lopsided(output):.2f}, not about 0."
             ),
         ),
     ),

@@ -15,15 +15,15 @@ BOS = Prediction(
     outcome=lambda ratio: "a" if ratio < 2 else "b" if ratio <= 10 else "c",
     unit="the activation at BOS is {} times as long as the median token's",
     explain={
-        "a": "This model treats BOS much like another token. Larger models often do not: attention heads that "
-        "have nothing to do look at BOS (an attention sink, Xiao et al. 2023), and its activation grows huge "
-        "(Sun et al. 2024). Leave BOS out all the same: it holds no text.",
-        "b": "BOS comes first in every text, so a model can give it a role of its own: attention heads with "
-        "nothing to do look at it (an attention sink, Xiao et al. 2023). Its activation grows, and would pull "
-        "every mean towards it.",
-        "c": "Attention heads with nothing to do look at BOS (an attention sink, Xiao et al. 2023), and the model "
-        "makes its activation huge (Sun et al. 2024). One such vector a sentence outweighs all the others: it "
-        "would decide every mean, every variance and every top example.",
+        "a": "This model treats BOS much like another token. Larger models often do not: attention heads "
+        "that have nothing to do look at BOS (an attention sink, Xiao et al. 2023), and its "
+        "activation grows huge (Sun et al. 2024). Leave BOS out all the same: it holds no text.",
+        "b": "BOS comes first in every text, so a model can give it a role of its own: attention heads "
+        "with nothing to do look at it (an attention sink, Xiao et al. 2023). Its activation grows, "
+        "and would pull every mean towards it.",
+        "c": "Attention heads with nothing to do look at BOS (an attention sink, Xiao et al. 2023), and "
+        "the model makes its activation huge (Sun et al. 2024). One such vector a sentence outweighs"
+        " all the others: it would decide every mean, every variance and every top example.",
     },
     tempting={
         "a": "A token is a token, one may think; but BOS is the same in every text, and a model makes use "

@@ -11,7 +11,7 @@ from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
 
 
 def draw_sae(generator) -> dict:
-    """Activations of two or three axes and an SAE with biases that matter; k is None (ReLU) every other time."""
+    """Activations of two or three axes and an SAE with biases that matter; k is None half of the time."""
     d_in, d_sae = whole(generator, 4, 8), whole(generator, 16, 30)
     lead = (
         (whole(generator, 2, 4), whole(generator, 3, 6))
@@ -254,7 +254,7 @@ L0 = Exercise(
 
 
 def draw_reconstruction(generator) -> dict:
-    """Vectors far from the origin, dimensions of unequal spread, and a reconstruction with noise and an offset."""
+    """Vectors far from the origin, dimensions of unequal spread, a reconstruction with noise and an offset."""
     n, d = whole(generator, 8, 30), whole(generator, 4, 9)
     x = normal(generator, n, d) * (torch.arange(d) + 0.5) + 4 * normal(generator, d) + 2
     noise = (0.3, 0.7, 1.5)[whole(generator, 0, 2)]
