@@ -1,8 +1,9 @@
 # The whole course from two commands. Each target brings up .venv by itself.
 #
-#     make book    run every chapter and build the site
-#     make test    run every test, every notebook and every check
-#     make lab     open JupyterLab on the labs
+#     make book       run every chapter and build the site
+#     make test       run every test, every notebook and every check
+#     make lab        open JupyterLab on the labs
+#     make pictures   take the README's pictures from the built site
 #
 # Without make: README.md gives the same steps for pip and venv.
 
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A kernel called "python3" in the user's home must not run our notebooks: the one in .venv does.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help book test lab clean
+.PHONY: help book test lab pictures clean
 help:
 	@sed -n 's/^#     make/make/p' Makefile
 
@@ -30,6 +31,9 @@ test: $(STAMP)
 
 lab: $(STAMP)
 	@$(PY) -m jupyterlab labs
+
+pictures: $(STAMP)
+	@$(PY) tests/pictures.py
 
 clean:
 	rm -rf _build

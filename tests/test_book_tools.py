@@ -1,0 +1,90 @@
+"""The small programs that make the site: what they name, what they remember, and when they start afresh."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book" / "_ext")]
+
+import accessible  # noqa: E402
+import build  # noqa: E402
+import offline_figures  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty course: `build` believes that it lives here."""
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "BUILD", tmp_path / "_build")
+    monkeypatch.setattr(build, "STATE", tmp_path / "_build" / "state.json")
+    for name in (".jupyter_cache", ".doctrees", "html"):
+        (tmp_path / "_build" / name).mkdir(parents=True)
+    return tmp_path
+
+
+def left(folder):
+    return {p.name for p in (folder / "_build").iterdir() if p.is_dir()}
+
+
+def test_fingerprint_sees_contents_names_and_extras(folder):
+    (folder / "a.py").write_text("1")
+    first = build.fingerprint(["*.py"])
+    assert first == build.fingerprint(["*.py"]) != build.fingerprint(["*.py"], "gpt2-small")
+    (folder / "a.py").write_text("2")
+    second = build.fingerprint(["*.py"])
+    (folder / "a.py").rename(folder / "b.py")
+    assert len({first, second, build.fingerprint(["*.py"])}) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ({"results": "r", "pages": "p", "ok": True}, {".jupyter_cache", ".doctrees", "html"}),
+        ({"results": "r", "pages": "p", "ok": False}, {".jupyter_cache"}),  # never green after a failure
+        ({"results": "r", "pages": "old", "ok": True}, {".jupyter_cache"}),
+        ({"results": "old", "pages": "p", "ok": True}, set()),
+        ({}, set()),
+    ],
+)
+def test_what_is_stale_is_forgotten(folder, before, kept):
+    build.STATE.write_text(json.dumps(before))
+    build.forget_what_is_stale({"results": "r", "pages": "p"})
+    assert left(folder) == kept
+    assert not build.STATE.exists()  # an interrupted build counts as a failed one
+
+
+def test_a_failed_build_is_remembered(folder, monkeypatch):
+    for code, ok in ((1, False), (0, True)):
+        monkeypatch.setattr(build, "jupyter_book", lambda code=code: code)
+        monkeypatch.setattr(build, "SITE", folder / "_build" / "html")
+        assert build.main() == code
+        assert json.loads(build.STATE.read_text())["ok"] is ok
+
+
+def test_chapters_depend_on_modules_artefacts_and_pins():
+    files = {p.relative_to(ROOT).as_posix() for pattern in build.RESULTS for p in ROOT.glob(pattern)}
+    assert {"solutions/models.py", "requirements.txt", "constraints.txt", "solutions/smallworld/corpus.py"} <= files
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ({"title": {"text": "Loss<br><i>nats</i>"}}, "Loss nats"),
+        ({"title": "Loss"}, "Loss"),
+        ({"title": {"text": "Loss"}, "meta": {"alt": "Loss falls"}}, "Loss falls"),
+        ({"meta": ["x"]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_figure_is_named_by_alt_text_or_title(layout, name):
+    assert offline_figures.figure_name({"layout": layout}) == name
+
+
+def test_signatures_of_several_lines_are_no_definition_lists():
+    context = {"body": '<dt>f(<dl>\n<dd><em>x</em>,</dd>\n</dl>\n)</dt><div role="doc-biblioentry">'}
+    accessible.repair(None, "api", "page.html", context, None)
+    assert "<dl>" not in context["body"] and '<span class="sig-line"><em>x</em>,</span>' in context["body"]
+    assert 'role="listitem"' in context["body"]
