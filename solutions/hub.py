@@ -83,7 +83,7 @@ def _why_offline() -> str | None:
         if solutions.SWITCHED_OFFLINE:
             return (
                 "this session began on the embedded target, which works offline "
-                f"(set {solutions.TARGET_VARIABLE}=gpt2-small before starting Python to go online)"
+                f"(set {solutions.TARGET_VARIABLE}=gpt2-small before starting Python or the notebook to go online)"
             )
         return "HF_HUB_OFFLINE=1 forbids using the network"
     if not hub_answers():

@@ -78,7 +78,7 @@ def load_model(target: Target, device: str | torch.device | None = None) -> Tran
         model = TransformerBridge.boot_transformers(str(folder), device=device, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelNotAvailable(
-            f"{folder.name} is not a model TransformerLens can open: {first_line(error)}"
+            f"{target.model!r} is not a model TransformerLens can open: {first_line(error)}"
         ) from error
     finally:
         if bars:
@@ -95,6 +95,10 @@ def _all_steps(processing: Mapping[str, bool]) -> dict[str, bool]:
     return {step: bool(processing.get(step, False)) for step in PROCESSING_STEPS}
 
 
+#: Files that hold a model's weights. A pickle can run code when it is opened, so none ever is.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
 def _model_folder(target: Target) -> Path:
     """The folder with the target's model, checked: embedded, the reader's own, or the hub's cache."""
     from solutions import EMBEDDED_TARGETS, hub
@@ -105,13 +109,17 @@ def _model_folder(target: Target) -> Path:
     if (folder := target.model_folder) is not None:
         if not (folder / "config.json").is_file():
             raise ModelNotAvailable(f"no model in {folder}: a Hugging Face folder has a config.json.")
+        if not any((folder / name).is_file() for name in WEIGHTS):
+            raise ModelNotAvailable(
+                f"no weights in {folder}: expected {' or '.join(WEIGHTS)}. Pickles are not loaded."
+            )
         hub.check_files(folder, what)
         return folder
     return hub.local_copy(
         repos=_hub_names(target.model),
         wanted=(
             ["config.json"],
-            ["model.safetensors", "model.safetensors.index.json"],
+            WEIGHTS,
             ["tokenizer.json", "vocab.json+merges.txt", "tokenizer.model"],
         ),
         patterns=("*.json", "*.txt", "*.safetensors", "tokenizer.model"),

@@ -226,7 +226,7 @@ def online(offline_cache, monkeypatch):
 
 def test_an_embedded_session_says_how_to_go_online(offline_cache, monkeypatch):
     monkeypatch.setattr(solutions, "SWITCHED_OFFLINE", True)
-    with pytest.raises(NotAvailable, match="set MONOSEMANTIC_TARGET=gpt2-small before starting Python"):
+    with pytest.raises(NotAvailable, match="set MONOSEMANTIC_TARGET=gpt2-small before starting Python or"):
         hub.require_connection("the text 'x'")
 
 

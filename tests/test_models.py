@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hub_cache import make_model, tiny_model, tiny_target
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from solutions.data import Tokens, tokenize
@@ -246,6 +247,10 @@ def test_a_folder_that_is_no_model(tmp_path):
     with pytest.raises(ModelNotAvailable, match="config.json"):
         load_model(target)
     (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(ModelNotAvailable, match="expected model.safetensors.*Pickles are not loaded"):
+        load_model(target)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelNotAvailable, match="not a model TransformerLens can open"):
         load_model(target)
 
