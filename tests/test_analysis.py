@@ -4,11 +4,35 @@ import math
 
 import pytest
 import torch
+from hub_cache import tiny_model, tiny_sae
 
 from solutions import analysis
+from solutions.data import str_tokens
 from solutions.errors import InputError
+from solutions.sae import encode
+from solutions.smallworld.lexicon import WEEKDAYS
 
 FEATURES = torch.tensor([[0.0, 2.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 0.0]])  # 3 tokens, 3 latents
+
+
+# ---------------------------------------------------------------------------------- texts to ask about
+
+def test_latent_activations_are_those_of_encoding_everything():
+    acts = torch.randn(5, 4, 16, generator=torch.Generator().manual_seed(0))
+    few = analysis.latent_activations(tiny_sae(), acts, [3, 30], rows=2)
+    assert torch.equal(few, encode(tiny_sae(), acts)[..., [3, 30]])
+    assert few.any()
+
+
+def test_labels_stand_on_the_tokens_they_belong_to():
+    model = tiny_model()
+    world = analysis.labelled_texts(model, 300)
+    assert world.labels.shape == (*world.tokens.ids.shape, len(world.concepts))
+    assert not world.labels[~world.tokens.content].any()  # neither BOS nor padding
+    days = world.labels[..., world.concepts.index("weekday")].nonzero().tolist()
+    assert days
+    for text, position in days:  # the token that completes the word
+        assert "".join(str_tokens(model, world.tokens.ids[text, : position + 1])).endswith(tuple(WEEKDAYS))
 
 
 # ---------------------------------------------------------------------------------- which latents fire
@@ -226,6 +250,9 @@ MASK = torch.ones(3, 3, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("call, says", [
+    (lambda: analysis.latent_activations(tiny_sae(), torch.ones(1, 2, 16), [99]), "0 to 31, got .99"),
+    (lambda: analysis.labelled_texts(tiny_model(), 0), "n of 1 or more"),
+    (lambda: analysis.labelled_texts(tiny_model(), 1, "exam"), "probe.*'exam'"),
     (lambda: analysis.top_features(FEATURES.tolist(), ["a"]), "got list"),
     (lambda: analysis.top_features(FEATURES[None], ["a"]), r"shape \[1, 3, 3\].*x\[mask\]"),
     (lambda: analysis.top_features(FEATURES, ["a"]), "str_tokens has 1"),
