@@ -44,10 +44,11 @@ def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
     middle = f"blocks.{n_layers // 2}.hook_resid_pre"
     places = [*(f"blocks.{i}.hook_resid_pre" for i in range(n_layers)), f"blocks.{n_layers - 1}.hook_resid_post",
               f"blocks.{n_layers // 2}.hook_mlp_out"]
-    recipes = [Recipe(hook) for hook in places]
-    recipes += [Recipe(middle, kind, width) for kind in train_saes.SAVED_AS for width in (4, 8, 16)
-                if (kind, width) != ("topk", 8)]  # that one is among the first
-    sets = {"smallworld": recipes, "smallworld-llama": [Recipe(middle)]}
+    main = Recipe(middle, n_tokens=3_000_000)  # the SAE that most chapters read
+    recipes = [main, *(replace(main, hook=hook) for hook in places if hook != middle)]
+    recipes += [Recipe(middle, kind, width, lr=2e-3 if kind == "relu" else 6e-3)
+                for kind in train_saes.SAVED_AS for width in (4, 8, 16) if (kind, width) != ("topk", 8)]
+    sets = {"smallworld": recipes, "smallworld-llama": [main]}
     return {model: [replace(recipe, **changes) for recipe in chosen] for model, chosen in sets.items()}
 
 
