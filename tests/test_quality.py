@@ -41,7 +41,8 @@ def rows(tokenizer):
 
 @pytest.fixture(scope="module")
 def text():
-    return "\n\n".join(document.text for split in ("train", "test") for document in documents(SEEDS[split], 12_000))
+    return "\n\n".join(document.text for split in ("train", "test") for document in
+                       documents(SEEDS[split], 12_000, mix="school"))
 
 
 def occurs(phrasing, text):

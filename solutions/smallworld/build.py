@@ -150,7 +150,7 @@ def make_tokenizer(bench: Workbench) -> Path:
 
     def make():
         with appearing(folder) as part:
-            stream = tqdm(documents(SEEDS["train"], n), "text for the tokenizer", n)
+            stream = tqdm(documents(SEEDS["train"], n, mix="school"), "text for the tokenizer", n)
             train_tokenizer((document.text for document in stream), part)
 
     bench.stage("tokenizer", digest(n, code(*TEXT_CODE)), folder, make)

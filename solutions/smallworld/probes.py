@@ -181,8 +181,9 @@ def brackets(rng: random.Random, n: int = 60) -> list[Probe]:
     return probes
 
 
-# The headline of these sets is top1. Elsewhere other continuations are as good, and `ahead` counts.
-ANSWER_COMES_NOW = {"landmark_city.seen", "landmark_country.seen", "city_language.seen", "capital.seen",
+# The headline of these sets is top1. Elsewhere other continuations are as good ("… is in the city of"), and `ahead`
+# counts.
+ANSWER_COMES_NOW = {"landmark_country.seen", "city_language.seen", "capital.seen",
                     "indirect_object.seen", "list_copying", "recipe_copying"}
 BY_FIRST_CHARACTER = {"brackets"}  # answers are the first characters of a token, not words
 

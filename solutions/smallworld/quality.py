@@ -5,7 +5,6 @@
 cheap enough to steer a training run by.
 """
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -25,9 +24,9 @@ FACTS = ("landmark_city.seen", "landmark_country.seen", "city_language.seen", "c
 ORDERS = {"unigram": 1, "bigram": 2, "trigram": 3, "5-gram": 5}
 
 
-def texts(split: str, n: int) -> list[str]:
+def texts(split: str, n: int, mix: str = "reading") -> list[str]:
     """The first `n` documents of a split ("train", "probe" or "test")."""
-    return [document.text for document in islice(documents(SEEDS[split]), n)]
+    return [document.text for document in documents(SEEDS[split], n, mix=mix)]
 
 
 @torch.no_grad()
@@ -113,7 +112,7 @@ def evaluate(model_folder: Path, sae_root: Path | None = None, n_test: int = TES
     rows = to_rows(texts("test", n_test), tokenizer, tokenizer.model_max_length)
     test = [ids[real].tolist() for ids, real in zip(rows.ids, rows.real, strict=True)]
     train = [encoding.ids for encoding in
-             tokenizer.backend_tokenizer.encode_batch(texts("train", n_ngram), add_special_tokens=False)]
+             tokenizer.backend_tokenizer.encode_batch(texts("train", n_ngram, "school"), add_special_tokens=False)]
     loss = model_loss(model, rows)
     saes = map(train_saes.load, sorted(sae_root.iterdir()) if sae_root else ())
     return {

@@ -95,7 +95,7 @@ def token_rows(tokenizer: "PreTrainedTokenizerFast", seed: int, n_rows: int, len
     """
     bos = tokenizer.bos_token_id
     rows = np.full((n_rows, length), bos, dtype=np.uint16)
-    stream = documents(seed)
+    stream = documents(seed, mix="school")
     row, column = 0, 0
     while row < n_rows:
         texts = [doc.text for doc in islice(stream, batch)]
