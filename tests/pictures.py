@@ -15,6 +15,7 @@ SECTIONS = {
     "latent": "the-page-of-a-feature",
 }
 WINDOW = {"width": 1100, "height": 1000}
+PLAIN = "header, .bd-header-article, .skip-link, #pst-skip-link, .pst-back-to-top { display: none !important }"
 
 
 def main() -> int:
@@ -27,6 +28,7 @@ def main() -> int:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with serve() as base, launch() as browser, visit(browser, base, CHAPTER, viewport=WINDOW) as seen:
         scroll_through(seen.page)
+        seen.page.add_style_tag(content=PLAIN)  # what floats over the page would float over the picture
         for name, section in SECTIONS.items():
             target = PICTURES / f"{name}.png"
             seen.page.locator(f"section#{section} .plotly-figure").first.screenshot(path=target)
