@@ -44,7 +44,7 @@ def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
     middle = f"blocks.{n_layers // 2}.hook_resid_pre"
     places = [*(f"blocks.{i}.hook_resid_pre" for i in range(n_layers)), f"blocks.{n_layers - 1}.hook_resid_post",
               f"blocks.{n_layers // 2}.hook_mlp_out"]
-    main = Recipe(middle, n_tokens=3_000_000)  # the SAE that most chapters read
+    main = Recipe(middle, n_tokens=5_000_000, lr=8e-3)  # the SAE that most chapters read
     recipes = [main, *(replace(main, hook=hook) for hook in places if hook != middle)]
     recipes += [Recipe(middle, kind, width, lr=2e-3 if kind == "relu" else 6e-3)
                 for kind in train_saes.SAVED_AS for width in (4, 8, 16) if (kind, width) != ("topk", 8)]
@@ -59,7 +59,7 @@ class Plan:
     tokenizer_documents: int = 40_000
     rows: int = 120_000  # rows of 128 tokens that the language models are trained on
     steps: int = 26_000  # for `smallworld`
-    llama_steps: int = 9_000
+    llama_steps: int = 5_000
     seed: int = 0
     sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
     test_documents: int = quality.TEST_DOCUMENTS
