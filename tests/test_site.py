@@ -1,5 +1,6 @@
 """The built site, read in a real browser: whole, offline, readable on a phone, open to keyboard and screen reader."""
 
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -140,6 +141,12 @@ class Links(HTMLParser):
         named = dict(attributes)
         self.anchors |= {named[key] for key in ("id", "name") if named.get(key)}
         self.targets += [named[key] for key in ("href", "src") if named.get(key)]
+
+
+def test_no_page_tells_where_it_was_built():
+    places = (str(SITE.parent.parent), sys.prefix)
+    telling = {path: place for path in PAGES for place in places if place in (SITE / path).read_text("utf8")}
+    assert PAGES and telling == {}
 
 
 def test_every_link_inside_the_site_leads_somewhere():
