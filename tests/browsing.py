@@ -21,6 +21,7 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE = 120_000  # milliseconds; for machines with other things to do
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -80,6 +81,7 @@ def visit(browser, base: str, path: str, theme: str = "light", viewport: dict | 
     """Open `path` in a fresh context, as a reader with this theme and window would."""
     context = browser.new_context(viewport=viewport or DESKTOP, color_scheme=theme, reduced_motion="reduce")
     context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}');")
+    context.set_default_timeout(PATIENCE)
     seen = Visit(context.new_page())
 
     def gatekeeper(route):
@@ -114,4 +116,4 @@ def scroll_through(page) -> None:
     figures = page.locator(".plotly-figure")
     for i in range(figures.count()):
         figures.nth(i).scroll_into_view_if_needed()
-        page.wait_for_function("figure => figure.dataset.drawn", arg=figures.nth(i).element_handle(), timeout=30_000)
+        page.wait_for_function("figure => figure.dataset.drawn", arg=figures.nth(i).element_handle())

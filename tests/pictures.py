@@ -15,6 +15,7 @@ SECTIONS = {
     "latent": "the-page-of-a-feature",
 }
 WINDOW = {"width": 1100, "height": 1000}
+TALLEST = 620  # pixels: the three stand side by side
 PLAIN = "header, .bd-header-article, .skip-link, #pst-skip-link, .pst-back-to-top { display: none !important }"
 
 
@@ -31,7 +32,12 @@ def main() -> int:
         seen.page.add_style_tag(content=PLAIN)  # what floats over the page would float over the picture
         for name, section in SECTIONS.items():
             target = PICTURES / f"{name}.png"
-            seen.page.locator(f"section#{section} .plotly-figure").first.screenshot(path=target)
+            figure = seen.page.locator(f"section#{section} .plotly-figure").first
+            figure.scroll_into_view_if_needed()
+            top = seen.page.evaluate("scrollY")
+            box = figure.bounding_box()
+            clip = {**box, "y": box["y"] + top, "height": min(box["height"], TALLEST)}
+            seen.page.screenshot(path=target, full_page=True, clip=clip)
             print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} kB")
     return 0
 

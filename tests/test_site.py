@@ -86,7 +86,7 @@ def test_page_is_accessible(browser, base, path, theme):
 def test_search_finds_a_page(browser, base, word):
     with visit(browser, base, f"search.html?q={word}") as seen:
         hits = seen.page.locator("#search-results ul.search li a")
-        hits.first.wait_for(timeout=20_000)
+        hits.first.wait_for()
         assert hits.count() > 0
         assert seen.errors == []
 
