@@ -45,8 +45,8 @@ def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
     places = [*(f"blocks.{i}.hook_resid_pre" for i in range(n_layers)), f"blocks.{n_layers - 1}.hook_resid_post",
               f"blocks.{n_layers // 2}.hook_mlp_out"]
     main = Recipe(middle, n_tokens=5_000_000, lr=8e-3)  # the SAE that most chapters read
-    # Before the first block an activation is a token and a position: at a high rate, rare tokens' latents die there.
-    rate = {"blocks.0.hook_resid_pre": 3e-3}
+    # Where activations have few dimensions that matter, a high rate kills the latents of rare tokens.
+    rate = {"blocks.0.hook_resid_pre": 3e-3, f"blocks.{n_layers // 2}.hook_mlp_out": 2e-3}
     recipes = [main, *(replace(main, hook=hook, lr=rate.get(hook, main.lr)) for hook in places if hook != middle)]
     recipes += [Recipe(middle, kind, width, lr=2e-3 if kind == "relu" else 6e-3)
                 for kind in train_saes.SAVED_AS for width in (4, 8, 16) if (kind, width) != ("topk", 8)]
