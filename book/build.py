@@ -30,9 +30,11 @@ PAGES = ["_config.yml", "_toc.yml", "book/_ext/*.py", "book/build.py"]
 
 
 def fingerprint(patterns: list[str], *extra: str) -> str:
-    """One hash over the names and contents of all files that match, and over `extra`."""
+    """One hash over the names and contents of all files that match, and over `extra`; hidden folders do not count."""
     digest = hashlib.sha256("\0".join(extra).encode())
     for path in sorted({p for pattern in patterns for p in ROOT.glob(pattern) if p.is_file()}):
+        if any(part.startswith(".") for part in path.relative_to(ROOT).parts):
+            continue
         digest.update(path.relative_to(ROOT).as_posix().encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
