@@ -188,7 +188,7 @@ def fake_res_jb(hub: Path, layer: int = 6, d_in: int = 768, d_sae: int = 24576) 
     directions /= directions.norm(dim=1, keepdim=True)
     pairs = min(d_sae // 2, d_in)  # an axis and its opposite for each dimension: enough to reconstruct well
     directions[:pairs], directions[pairs : 2 * pairs] = torch.eye(d_in)[:pairs], -torch.eye(d_in)[:pairs]
-    thresholds = torch.full((d_sae,), -1.0)
+    thresholds = torch.full((d_sae,), -10.0)  # the other directions are there for their shape, and stay silent
     thresholds[: 2 * pairs] = -0.1
     weights = {"W_enc": directions.T, "b_enc": thresholds}
     weights |= {"W_dec": directions, "b_dec": torch.zeros(d_in)}
