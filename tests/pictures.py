@@ -14,9 +14,14 @@ SECTIONS = {
     "mistake": "question-1-how-many-latents-per-token",
     "latent": "the-page-of-a-feature",
 }
-WINDOW = {"width": 1100, "height": 1000}
+WINDOW = {"width": 900, "height": 1000}
 TALLEST = 620  # pixels: the three stand side by side
-PLAIN = "header, .bd-header-article, .skip-link, #pst-skip-link, .pst-back-to-top { display: none !important }"
+PLAIN = f"""
+    * {{ transition: none !important }}
+    .bd-sidebar-primary, .bd-sidebar-secondary {{ display: none !important }}
+    header, .bd-header-article, .skip-link, #pst-skip-link {{ display: none !important }}
+    .plotly-figure {{ max-height: {TALLEST}px; overflow: hidden }}
+"""
 
 
 def main() -> int:
@@ -30,14 +35,10 @@ def main() -> int:
     with serve() as base, launch() as browser, visit(browser, base, CHAPTER, viewport=WINDOW) as seen:
         scroll_through(seen.page)
         seen.page.add_style_tag(content=PLAIN)  # what floats over the page would float over the picture
+        seen.page.wait_for_timeout(1000)  # the figures take up the room that became free
         for name, section in SECTIONS.items():
             target = PICTURES / f"{name}.png"
-            figure = seen.page.locator(f"section#{section} .plotly-figure").first
-            figure.scroll_into_view_if_needed()
-            top = seen.page.evaluate("scrollY")
-            box = figure.bounding_box()
-            clip = {**box, "y": box["y"] + top, "height": min(box["height"], TALLEST)}
-            seen.page.screenshot(path=target, full_page=True, clip=clip)
+            seen.page.locator(f"section#{section} .plotly-figure").first.screenshot(path=target)
             print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} kB")
     return 0
 

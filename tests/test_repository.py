@@ -92,3 +92,9 @@ def test_the_table_of_contents_lists_every_page():
     pages += [p for p in FILES if p.suffix == ".ipynb" and p.parent == ROOT / "labs"]
     listed = set(re.findall(r"(?:root|file): (\S+)", contents))
     assert {p.relative_to(ROOT).with_suffix("").as_posix() for p in pages} == listed
+
+
+def test_every_file_the_readme_points_to_is_there():
+    targets = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text("utf8"))
+    local = [target for target in targets if "://" not in target]
+    assert local and [target for target in local if not (ROOT / target).exists()] == []
