@@ -1,0 +1,243 @@
+"""Running a model: reading its activations, predicting, writing, and changing what happens on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from solutions.data import Text, Tokens, check_acts, tokenize
+from solutions.errors import (
+    InputError,
+    check_count,
+    check_model,
+    check_tensor,
+    check_text,
+)
+from solutions.models.hooks import check_hooks, layer_of
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def as_tokens(model: TransformerBridge, texts: str | Sequence[str] | Sequence[Text] | Tokens) -> Tokens:
+    """Texts or tokens to tokens on the model's device. Texts get BOS when the model's target wants it."""
+    check_model(model)
+    if not isinstance(texts, Tokens):
+        target = getattr(model, "target", None)
+        return tokenize(model, texts, prepend_bos=True if target is None else target.prepend_bos)
+    largest = int(texts.ids.max())
+    if largest >= model.cfg.d_vocab or int(texts.ids.min()) < 0:
+        raise InputError(f"token ids must be 0 to {model.cfg.d_vocab - 1} for this model, got {largest}.")
+    if texts.ids.shape[1] > model.cfg.n_ctx:
+        raise InputError(f"rows have {texts.ids.shape[1]} tokens; the model reads at most {model.cfg.n_ctx}.")
+    return texts.to(model.cfg.device)
+
+
+@torch.no_grad()
+def extract(
+    model: TransformerBridge,
+    texts: str | Sequence[str] | Sequence[Text] | Tokens,
+    hooks: str | Sequence[str],
+    batch_size: int = 32,
+) -> dict[str, Tensor]:
+    """Activations at the hook points, per token. Nothing is averaged and nothing above the last hook is run.
+
+    Args:
+        model: a loaded model.
+        texts: texts, or tokens from `tokenize`.
+        hooks: one hook point or several.
+        batch_size: how many rows go through the model at once.
+
+    Returns:
+        Hook name to activations [batch, pos, d]. Attention patterns are [batch, head, query, key], what single heads
+        compute is [batch, pos, head, d_head]. Padding positions hold numbers too, so leave them out with
+        `tokens.mask`.
+    """
+    hooks = check_hooks(model, hooks)
+    tokens = as_tokens(model, texts)
+    layers = [layer_of(hook) for hook in hooks]
+    inside = all(hook.startswith("blocks.") or hook.endswith("embed") for hook in hooks)
+    stop = max(layers) + 1 if inside and max(layers) + 1 < model.cfg.n_layers else None
+    pieces: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
+    for start in range(0, len(tokens), check_count(batch_size, "batch_size")):
+        ids = tokens.ids[start : start + batch_size]
+        _, cache = model.run_with_cache(
+            ids, names_filter=hooks, stop_at_layer=stop, return_cache_object=False
+        )
+        for hook in hooks:
+            if cache.get(hook) is None:
+                raise InputError(f"hook point {hook!r} never fires in this model. See hook_points(model).")
+            pieces[hook].append(cache[hook])
+    return {hook: torch.cat(parts) for hook, parts in pieces.items()}
+
+
+#: Below this share of the activations' standard deviation a value counts as near zero.
+NEAR_ZERO = 0.01
+
+
+def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -> pd.DataFrame:
+    """What the activations look like. BOS and padding are left out, and the table says how many.
+
+    Args:
+        acts: [batch, pos, d], or a mapping from hook name to that.
+        tokens: the tokens they belong to.
+
+    Returns:
+        One row per hook: mean, std, min, max over all numbers; mean_norm (mean length of a token's vector)
+        and bos_norm (the same for BOS: why it is left out); near_zero (share of numbers smaller in size
+        than 1% of the standard deviation); d; n_tokens counted and n_left_out.
+    """
+    if isinstance(acts, Tensor):
+        acts = {"activations": acts}
+    if not isinstance(tokens, Tokens):
+        raise InputError(f"tokens must be Tokens from `tokenize`, got {type(tokens).__name__}.")
+    if not tokens.n_content:
+        raise InputError(
+            "there is nothing but BOS and padding in these tokens. Give a text with at least one token."
+        )
+    rows = {}
+    for hook, x in acts.items():
+        check_acts(x, tokens, f"acts[{hook!r}]")
+        kept = x[tokens.content.to(x.device)].float()
+        bos = x[tokens.bos.to(x.device)].float()
+        std = kept.std()
+        rows[hook] = {
+            "mean": kept.mean().item(),
+            "std": std.item(),
+            "min": kept.min().item(),
+            "max": kept.max().item(),
+            "mean_norm": kept.norm(dim=-1).mean().item(),
+            "bos_norm": bos.norm(dim=-1).mean().item() if len(bos) else float("nan"),
+            "near_zero": (kept.abs() < NEAR_ZERO * std).float().mean().item(),
+            "d": x.shape[-1],
+            "n_tokens": len(kept),
+            "n_left_out": x.shape[0] * x.shape[1] - len(kept),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("hook")
+
+
+# ---- prediction
+
+
+@torch.no_grad()
+def next_tokens(model: TransformerBridge, prompt: str, k: int = 10) -> pd.DataFrame:
+    """The `k` likeliest next tokens: token, probability, logit, likeliest first; the index is the rank."""
+    check_model(model)
+    k = min(check_count(k, "k"), model.cfg.d_vocab)
+    logits = model(as_tokens(model, check_text(prompt, "prompt")).ids)[0, -1]
+    top = logits.log_softmax(-1).topk(k)
+    return pd.DataFrame(
+        {
+            "token": [model.tokenizer.decode([i]) for i in top.indices.tolist()],
+            "probability": top.values.exp().tolist(),
+            "logit": logits[top.indices].tolist(),
+        },
+        index=pd.RangeIndex(1, k + 1, name="rank"),
+    )
+
+
+@torch.no_grad()
+def generate(
+    model: TransformerBridge,
+    prompt: str,
+    max_new_tokens: int = 30,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> str:
+    """Continue a prompt, one token after another.
+
+    Args:
+        model: a loaded model.
+        prompt: how the text begins.
+        max_new_tokens: how many tokens to add at most (the model may end the text sooner).
+        temperature: 0 always takes the likeliest token; 1 samples from the model's own probabilities.
+        seed: the same seed gives the same text.
+
+    Returns:
+        The prompt and its continuation.
+    """
+    check_count(max_new_tokens, "max_new_tokens")
+    if not isinstance(temperature, int | float) or not 0 <= temperature < float("inf"):
+        raise InputError(f"temperature must be a number of at least 0, got {temperature!r}.")
+    ids = as_tokens(model, check_text(prompt, "prompt")).ids
+    dice = torch.Generator(device="cpu").manual_seed(seed)
+    ends = {model.tokenizer.eos_token_id, model.tokenizer.bos_token_id}
+    new: list[int] = []
+    for _ in range(max_new_tokens):
+        logits = model(ids[:, -model.cfg.n_ctx :])[0, -1].float().cpu()
+        if temperature == 0:
+            token = int(logits.argmax())
+        else:
+            token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=dice))
+        if token in ends:
+            break
+        new.append(token)
+        ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
+    return prompt + model.tokenizer.decode(new, clean_up_tokenization_spaces=False)
+
+
+def run_with_edit(
+    model: TransformerBridge,
+    texts: str | Sequence[str] | Tokens,
+    hook: str,
+    edit: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Run the model with its activations at one hook point replaced by `edit(activations)`.
+
+    Args:
+        model: a loaded model.
+        texts: texts, or tokens.
+        hook: where to reach in.
+        edit: takes activations [batch, pos, d] and returns the same shape.
+
+    Returns:
+        Logits [batch, pos, vocabulary].
+    """
+    (hook,) = check_hooks(model, hook)
+    tokens = as_tokens(model, texts)
+
+    def replace(acts: Tensor, hook: Any) -> Tensor:
+        edited = edit(acts)
+        if not isinstance(edited, Tensor) or edited.shape != acts.shape:
+            found = list(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
+            raise InputError(f"edit must return a tensor of shape {list(acts.shape)}, got {found}.")
+        return edited.to(acts.dtype)
+
+    return model.run_with_hooks(tokens.ids, fwd_hooks=[(hook, replace)])
+
+
+def next_token_loss(logits: Tensor, tokens: Tokens) -> Tensor:
+    """Cross-entropy of each next-token prediction, in nats.
+
+    Args:
+        logits: [batch, pos, vocabulary].
+        tokens: the tokens they were computed on.
+
+    Returns:
+        [n] one loss for every real token that has a token before it. The first token of a row is predicted
+        by nothing.
+    """
+    check_tensor(logits, "logits", shape="batch pos vocabulary")
+    check_acts(logits, tokens, "logits")
+    real = tokens.mask[:, 1:].to(logits.device)
+    if not real.any():
+        raise InputError(
+            "every row has a single token, so there is no next token to predict. Give a longer text."
+        )
+    return F.cross_entropy(logits[:, :-1][real], tokens.ids.to(logits.device)[:, 1:][real], reduction="none")
+
+
+@torch.no_grad()
+def loss(model: TransformerBridge, texts: str | Sequence[str] | Tokens, batch_size: int = 32) -> float:
+    """Mean cross-entropy of the model's next-token predictions, in nats per token; padding is left out."""
+    tokens = as_tokens(model, texts)
+    losses = [
+        next_token_loss(model(part.ids), part)
+        for part in (tokens[i : i + batch_size] for i in range(0, len(tokens), batch_size))
+    ]
+    return torch.cat(losses).mean().item()
