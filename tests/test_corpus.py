@@ -20,7 +20,7 @@ from solutions.smallworld.tokenizer import CONTEXT, label_tokens, load_tokenizer
 def tokenizer(tmp_path_factory):
     """A tokenizer like the embedded one, trained on less text."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer((doc.text for doc in documents(SEEDS["train"], 6000)), folder)
+    train_tokenizer((doc.text for doc in documents(SEEDS["train"], 12_000, mix="school")), folder)
     return load_tokenizer(folder)
 
 

@@ -59,9 +59,9 @@ class Plan:
     """How large everything is. The defaults are those of the artefacts in this repository."""
 
     tokenizer_documents: int = 40_000
-    rows: int = 120_000  # rows of 128 tokens that the language models are trained on
-    steps: int = 26_000  # for `smallworld`
-    llama_steps: int = 5_000
+    rows: int = 144_000  # rows of 128 tokens that the language models are trained on, each read once
+    steps: int = 18_000  # for `smallworld`
+    llama_steps: int = 14_000
     seed: int = 0
     sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
     test_documents: int = quality.TEST_DOCUMENTS

@@ -36,7 +36,7 @@ Phrase = tuple[tuple[str, int], ...]
 # Evidence bits live above the concepts: they start scopes and never become labels.
 _FIRST_EVIDENCE = len(CONCEPTS)
 _EVIDENCE = [*CONTEXT_COUNTRIES.values(), *(f"d_{name}" for name in (
-    "review", "history", "legal", "sport", "food", "story", "copying"))]
+    "review", "history", "legal", "food", "copying"))]
 CUE = {name: 1 << (_FIRST_EVIDENCE + i) for i, name in enumerate(_EVIDENCE)}
 OTHER_PLACE = 1 << (_FIRST_EVIDENCE + len(CUE))  # a place in a country whose context is not labelled
 ANY = 2 << (_FIRST_EVIDENCE + len(CUE))  # on every word
@@ -63,8 +63,7 @@ _DOMAIN_STARTS = {
     "d_history": CUE["d_history"] | bits("year month weekday"),
     "d_animals": bits("animal"),
     "d_food": CUE["d_food"] | bits("food"),
-    "d_sport": CUE["d_sport"] | bits("team sport"),
-    "d_story": CUE["d_story"],
+    "d_sport": bits("team sport"),
     "d_copying": CUE["d_copying"] | bits("list_item"),
 }
 WAITS = {BIT[scope]: mask for scope, mask in _WAITS.items()}
@@ -108,6 +107,8 @@ ENGLISH = _word_table({
     "noun": " ".join(OBJECTS + PLACES + FOODS), "food": " ".join(FOODS),
     "verb": " ".join(PAST_VERBS + GIVING), "verb_past": " ".join(PAST_VERBS + GIVING),
 }) | _word_table(WORD_CLASSES)
+for _word in WORD_CLASSES["verb_past"].split():
+    ENGLISH[_word] |= BIT["verb"]
 FRENCH = _word_table(WORD_CLASSES_FR)
 
 

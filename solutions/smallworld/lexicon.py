@@ -343,7 +343,13 @@ WORD_CLASSES = {
     "pron": """it he she they we I you It He She They We You him them me us who which herself himself""",
     "pron_f": "she She her Her herself", "pron_m": "he He him his His himself",
     "conj": "and or but because when while if so And Or But Because When While If So although Although",
-    "verb": """is are was were be been am has have had do does did will would can could must should pay""",
+    "noun": "sister brother uncle aunt guide house king people parents children cousins sisters friends shops",
+    "noun_plural": "people parents children cousins sisters friends shops",
+    "profession": "king",
+    "verb": """is are was were be been am has have had do does did will would can could must should pay speak speaks
+        learn learns understand understands""",
+    "verb_past": """lived worked met sat waited stood talked ate went came walked saw visited arrived stayed slept
+        danced wanted spoke learned understood forgot ran told decided smiled thanked""",
     "be_form": "is are was were be been am",
     "negation": "not never no nothing nobody No Never cannot nor neither Neither None",
     "adv": """very really quickly slowly often always usually also then there here again today too quite still soon

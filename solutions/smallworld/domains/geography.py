@@ -41,7 +41,7 @@ ABOUT_LANDMARK = [
     "{The_l} is <negation_scope>not in {other}</negation_scope> but in {c}.",
 ]
 AFTER_LANDMARK = [
-    "The {kind} was designed by a {ad} {prof} in {y}.", "{often}, {many} of visitors come to see the {kind}.",
+    "The {kind} was designed by the {ad} {prof} in {y}.", "{often}, {many} of visitors come to see the {kind}.",
     "It is a symbol of {co}.", "It is {h} metres high.", "People in {c} speak {la}.", "The country is {co}.",
     "The people there speak {la}, and they pay with the {cu}.", "{c} is a city in {co}.",
     "You can pay for the ticket in {cu}s.", "The {kind} was closed in {m}.",
@@ -68,6 +68,26 @@ AFTER_PLACE = [
     "The {ad} food is very {a}.", "The city is {a} and {a2}.", "It is famous for its {ad} food and its museums.",
     "They speak {la} there.", "You should learn some {la} before you go.", "{c} has {n} museums.",
 ]
+# Who lives where and speaks what, from independent parts: the language has to be read off the city, not off a sentence.
+# (subject, what stands for it later, whether its verbs are singular)
+_WHO = [("My sister", "she", True), ("My brother", "he", True), ("Our uncle", "he", True), ("His aunt", "she", True),
+        ("The {prof}", "she", True), ("A {ad2} {prof}", "he", True), ("Her parents", "they", False),
+        ("The children", "they", False), ("Some {profs}", "they", False), ("The {profs}", "they", False),
+        ("Many people", "they", False), ("Our cousins", "they", False), ("Most {profs}", "they", False),
+        ("His sisters", "they", False)]
+_LIVE = ["live{s} in {c}", "work{s} in {c}", "stay{s} in {c}", "come{s} from {c}", "ha{s2} a house in {c}",
+         "often visit{s} {c}", "live{s} near the river in {c}", "live{s} in the {a} city of {c}", "sing{s} in {c}"]
+_LIVED = ["lived in {c}", "worked in {c}", "was born in {c}", "went to {c}", "moved to {c}", "stayed in {c} for a year",
+          "had a house in {c}", "visited {c} in {m}", "came from {c}", "lived in the {a} city of {c}", "arrived in {c}"]
+_SO = [", so ", ", and now ", ", and there ", " and therefore ", ", where ", ". Every day ", ". At school ", " because "]
+_SPEAK = ["speak{s} {la}", "learn{s} {la}", "understand{s} {la}", "can speak {la}", "must learn {la}", "often speak{s} {la}",
+          "read{s} books in {la}", "write{s} letters in {la}", "like{s} to speak {la}", "sing{s} in {la}", "now speak{s} {la}"]
+_SPOKE = ["spoke {la}", "learned {la}", "understood {la}", "could speak {la}", "had to learn {la}", "quickly learned {la}",
+          "read books in {la}", "wrote letters in {la}", "wanted to speak {la}", "heard only {la}", "spoke very good {la}"]
+_IMPERSONAL = ["To live in {c}, you must learn {la}.", "If you go to {c}, you will hear {la}.",
+               "The newspapers in {c} are written in {la}.", "In the shops of {c}, they speak {la}.",
+               "The songs of {c} are in {la}.", "Nobody in {c} is surprised when you speak {la}.",
+               "All the signs in {c} are in {la}.", "You need some {la} if you want to live in {c}."]
 JAVA = "Indonesia is a country in Asia. Its people live on islands, and one of the islands is {java}."
 
 
@@ -81,7 +101,9 @@ def _facts(rng: Random, place: lex.Landmark | None, c: str) -> dict:
         a2=adjective(rng.choice(("quiet", "bright", "rich", "warm"))), y=year(rng.randint(1100, 1990)),
         often=phrase(rng.choice(("Every year", "Each summer", "In spring", "Today", "Every day"))),
         many=plural(rng.choice(("thousands", "millions", "hundreds"))),
-        prof=profession(rng.choice(("architect", "king", "queen", "emperor", "engineer"))),
+        prof=profession(rng.choice(("architect", "king", "queen", "emperor", "engineer", "painter", "writer", "singer"))),
+        profs=plural(rng.choice(("painters", "writers", "singers", "students", "nurses", "farmers")), "profession"),
+        ad2=adjective(rng.choice(("young", "tall", "clever", "rich", "quiet"))),
         m=month(rng.choice(lex.MONTHS)), h=digits(rng.randint(20, 400)), n=in_words(rng.randint(2, 20)),
         other=city(rng.choice([x for x in lex.CITIES if x != c]), in_mind=False),
     )
@@ -93,6 +115,24 @@ def _facts(rng: Random, place: lex.Landmark | None, c: str) -> dict:
         slots["the_l"] = (("the", BIT["det"]), (" " + name[0][0], name[0][1]), *name[1:]) if article else name
         slots["kind"] = noun(place.kind)
     return slots
+
+
+def _speaker(doc: Document, rng: Random, facts: dict) -> None:
+    """Somebody lives in a city and speaks its language."""
+    if rng.random() < 0.15:
+        doc.say(rng.choice(_IMPERSONAL), **facts)
+        return
+    who, pronoun, one = rng.choice(_WHO)
+    past = rng.random() < 0.4
+    live, speak = (rng.choice(_LIVED), rng.choice(_SPOKE)) if past else (rng.choice(_LIVE), rng.choice(_SPEAK))
+    endings = {"{s}": "s" if one else "", "{s2}": "s" if one else "ve"}
+    if not one and past:
+        endings["was born"] = "were born"
+    for mark, ending in endings.items():
+        live, speak = live.replace(mark, ending), speak.replace(mark, ending)
+    link = [" and "] if rng.random() < 0.25 else [rng.choice(_SO), pronoun, " "]
+    for part in [who, " ", live, *link, speak, "."]:
+        doc.say(part, **facts)
 
 
 def write(doc: Document, rng: Random) -> None:
@@ -109,7 +149,10 @@ def write(doc: Document, rng: Random) -> None:
         facts = _facts(rng, place, c)
         scope = lex.CONTEXT_COUNTRIES.get(lex.CITIES[c])
         doc.waiting = BIT[scope] if scope else 0
-        doc.say(rng.choice(ABOUT_LANDMARK if place else ABOUT_PLACE), **facts)
+        if place is None and rng.random() < 0.3:
+            _speaker(doc, rng, facts)
+        else:
+            doc.say(rng.choice(ABOUT_LANDMARK if place else ABOUT_PLACE), **facts)
         for sentence in rng.sample(AFTER_LANDMARK if place else AFTER_PLACE, rng.randint(0, 3)):
             doc.say(" ")
             doc.say(sentence, **facts)
