@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import itertools
+import random
 import re
 import tracemalloc
 
@@ -12,6 +13,7 @@ import pytest
 from solutions.smallworld import lexicon as lex
 from solutions.smallworld.concepts import BIT, CONCEPTS, SENSE_CONCEPTS, bits
 from solutions.smallworld.corpus import DOMAINS, SEEDS, documents
+from solutions.smallworld.domains import giving
 from solutions.smallworld.grammar import SENSE_DOMAIN, SURE, Document, phrase
 from solutions.smallworld.tokenizer import CONTEXT, label_tokens, load_tokenizer, token_rows, train_tokenizer
 
@@ -114,6 +116,35 @@ def test_a_sense_is_labelled_only_when_the_text_has_settled_it():
     assert later > 0
     assert set(SENSE_DOMAIN) == {BIT[name] for name in SENSE_CONCEPTS}
     assert all(settled_by & SURE for settled_by in SENSE_DOMAIN.values()), "a template that is sure always settles it"
+
+
+def test_scenes_of_giving_hardly_ever_repeat():
+    """Names, places and things aside: a model that could learn the sentences by heart would not learn the rule."""
+    words = set(lex.NAMES_F + lex.NAMES_M + lex.PLACES + lex.OBJECTS + lex.ADJECTIVES + lex.PROFESSIONS + lex.WEEKDAYS
+                + lex.GIVING + lex.PAST_VERBS)
+    rng, frames = random.Random(0), collections.Counter()
+    for _ in range(3000):
+        doc = Document("test")
+        giving.scene(doc, rng)
+        first = doc.text.split(" to ")[0]
+        frames[" ".join("_" if word.strip(",.") in words else word for word in first.split())] += 1
+    assert len(frames) > 2000
+    assert frames.most_common(1)[0][1] < 30
+
+
+def test_the_receiver_is_the_one_who_was_not_named_again():
+    rng, found = random.Random(1), 0
+    for _ in range(300):
+        doc = Document("test")
+        giving.scene(doc, rng)
+        named = {name: [part.strip() for part, mask in zip(doc.parts, doc.masks, strict=True) if mask & BIT[name]]
+                 for name in ("s_name", "io_name")}
+        assert len(set(named["s_name"])) == len(set(named["io_name"])) == 1
+        assert named["s_name"][0] != named["io_name"][0]
+        first = doc.text.index(named["io_name"][0])
+        assert first < doc.text.rindex(named["io_name"][0]), "the receiver has been named before"
+        found += 1
+    assert found == 300
 
 
 def test_stated_facts_are_true():

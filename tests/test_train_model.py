@@ -48,6 +48,52 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(world, tmp_path, a
     assert not (tmp_path / "cut.checkpoint.safetensors").exists()
 
 
+def test_late_rows_are_read_from_their_step_on_also_after_an_interruption(world, tmp_path):
+    tokenizer, rows = world
+    late = {"late_rows": rows[20:], "late_from": 2}
+    whole = tm.train(tmp_path / "whole", "gpt2", rows[:20], 5, tokenizer, **late)
+
+    def cut(model, step):
+        if step == 3:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        tm.train(tmp_path / "cut", "gpt2", rows[:20], 5, tokenizer, report=cut, report_every=0, checkpoint_every=0,
+                 **late)
+    a, b = _weights(whole), _weights(tm.train(tmp_path / "cut", "gpt2", rows[:20], 5, tokenizer, **late))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    without = _weights(tm.train(tmp_path / "without", "gpt2", rows[:20], 5, tokenizer))
+    assert not all(torch.equal(a[name], without[name]) for name in a)
+    always = tm.train(tmp_path / "always", "gpt2", rows[:20], 2, tokenizer, late_rows=rows[20:], late_from=0)
+    there = _weights(tm.train(tmp_path / "there", "gpt2", rows[20:], 2, tokenizer))
+    assert all(torch.equal(x, there[name]) for name, x in _weights(always).items())
+
+
+def test_muon_steps_are_those_of_torch_up_to_its_rounding():
+    """torch's own Muon works in bfloat16, which keeps two to three digits."""
+    torch.manual_seed(0)
+    shapes = [(6, 10), (12, 5), (6, 10)]
+    start = [torch.randn(shape) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(x.clone()) for x in start] for _ in range(2))
+    a = tm.Muon(ours, lr=0.02, weight_decay=0.1)
+    b = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    for x, p, q in zip(start, ours, theirs, strict=True):
+        assert (p - q).norm() < 0.02 * (q - x).norm()
+
+
+def test_orthogonal_brings_every_singular_value_near_one():
+    torch.manual_seed(0)
+    for shape in ((3, 8, 20), (2, 20, 8)):
+        singular = torch.linalg.svdvals(tm.orthogonal(torch.randn(shape)))
+        assert singular.min() > 0.6 and singular.max() < 1.3
+
+
 def test_the_loss_falls(world, tmp_path):
     tokenizer, rows = world
     ids = torch.from_numpy(rows.astype(np.int64))

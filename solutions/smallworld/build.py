@@ -60,6 +60,8 @@ class Plan:
 
     tokenizer_documents: int = 40_000
     rows: int = 144_000  # rows of 128 tokens that the language models are trained on, each read once
+    late_rows: int = 56_000  # rows of the mix "giving", which take their place for the rest of the training ...
+    late_from: int = 11_000  # ... from this step on
     steps: int = 18_000  # for `smallworld`
     llama_steps: int = 14_000
     seed: int = 0
@@ -167,9 +169,10 @@ def make_model(bench: Workbench, name: str, device: str) -> None:
     from .train_model import train
 
     tokenizer_folder = make_tokenizer(bench)
-    rows = _rows(bench, tokenizer_folder)
+    rows, late_rows = (_rows(bench, tokenizer_folder, *part) for part in _texts(plan))
     start = time.monotonic()
-    train(folder, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device)
+    train(folder, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device,
+          late_rows=late_rows, late_from=plan.late_from)
     bench.note(name, _model_inputs(plan, name), time.monotonic() - start)
 
 
@@ -186,17 +189,22 @@ def _steps(plan: Plan, name: str) -> int:
 
 
 def _model_inputs(plan: Plan, name: str) -> str:
-    return digest(name, plan.tokenizer_documents, plan.rows, _steps(plan, name), plan.seed,
+    return digest(name, plan.tokenizer_documents, _texts(plan), plan.late_from, _steps(plan, name), plan.seed,
                   code(*TEXT_CODE, "train_model.py"))
 
 
-def _rows(bench: Workbench, tokenizer_folder: Path) -> np.ndarray:
-    """The training rows, kept in the work folder while models are being trained."""
-    path = bench.work / f"rows-{digest(bench.plan.rows, code(*TEXT_CODE))[:12]}.npy"
+def _texts(plan: Plan) -> list[tuple[str, int]]:
+    """What the models read, first and last: (mix, rows)."""
+    return [("school", plan.rows), ("giving", plan.late_rows)]
+
+
+def _rows(bench: Workbench, tokenizer_folder: Path, mix: str, n_rows: int) -> np.ndarray:
+    """Training rows, kept in the work folder while models are being trained."""
+    path = bench.work / f"rows-{mix}-{digest(n_rows, code(*TEXT_CODE))[:12]}.npy"
     if not path.exists():
-        tqdm.write(f"writing {bench.plan.rows} rows of text")
+        tqdm.write(f"writing {n_rows} rows of text ({mix})")
         part = path.with_suffix(".part.npy")
-        np.save(part, token_rows(load_tokenizer(tokenizer_folder), SEEDS["train"], bench.plan.rows))
+        np.save(part, token_rows(load_tokenizer(tokenizer_folder), SEEDS["train"], n_rows, mix=mix))
         part.replace(path)
     return np.load(path)
 

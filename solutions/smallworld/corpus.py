@@ -15,12 +15,15 @@ from .grammar import Document
 DOMAINS: tuple[str, ...] = tuple(WRITERS)
 # How often each kind of text is written. `reading` is the world as one meets it: what SAEs are trained on, what
 # chapters read, what is measured. `school` is what the language models learn from: there, giving and copying are
-# drilled, since induction does not form from a little of it.
+# drilled, since induction does not form from a little of it. `giving` is what they read last: copying is learned by then,
+# and every fourth document is a scene of giving, since who receives is learned late and from few tokens.
 MIXES: dict[str, dict[str, float]] = {
     "reading": {"geography": 17, "french": 10, "code": 10, "legal": 7, "review": 8, "history": 8,
                 "animals": 9, "food": 9, "sport": 6, "story": 18, "copying": 10},
     "school": {"geography": 17, "french": 8, "code": 9, "legal": 6, "review": 7, "history": 8,
                "animals": 9, "food": 9, "sport": 5, "story": 26, "copying": 46},
+    "giving": {"geography": 20, "french": 8, "code": 9, "legal": 6, "review": 7, "history": 8,
+               "animals": 12, "food": 9, "sport": 5, "story": 90, "copying": 20},
 }
 SEEDS: dict[str, int] = {"train": 1, "probe": 2, "test": 3}
 MIXED = 0.08  # share of documents in which another text follows, after a blank line
@@ -36,7 +39,7 @@ def documents(seed: int, n: int | None = None, domains: Sequence[str] | None = N
         seed: the same seed gives the same documents; `SEEDS` holds those of the splits.
         n: how many; without it the stream never ends.
         domains: only these kinds of text (of `DOMAINS`); by default all.
-        mix: in which proportions, "reading" or "school" (see `MIXES`).
+        mix: in which proportions, "reading", "school" or "giving" (see `MIXES`).
 
     Raises:
         ValueError: an unknown domain or mix, no domain at all, or a negative `n`.

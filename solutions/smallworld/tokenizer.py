@@ -86,7 +86,7 @@ def label_tokens(doc: Document, tokenizer: "PreTrainedTokenizerFast") -> Labelle
 
 
 def token_rows(tokenizer: "PreTrainedTokenizerFast", seed: int, n_rows: int, length: int = CONTEXT,
-               batch: int = 2000) -> np.ndarray:
+               batch: int = 2000, mix: str = "school") -> np.ndarray:
     """Rows of tokens for training, `[n_rows, length]` uint16: documents one after the other, BOS before each.
 
     Every row begins with BOS at a document's start: a document that does not fit is cut, and what is left of it is
@@ -95,7 +95,7 @@ def token_rows(tokenizer: "PreTrainedTokenizerFast", seed: int, n_rows: int, len
     """
     bos = tokenizer.bos_token_id
     rows = np.full((n_rows, length), bos, dtype=np.uint16)
-    stream = documents(seed, mix="school")
+    stream = documents(seed, mix=mix)
     row, column = 0, 0
     while row < n_rows:
         texts = [doc.text for doc in islice(stream, batch)]

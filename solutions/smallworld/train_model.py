@@ -202,6 +202,8 @@ def train(
     report: Callable[[torch.nn.Module, int], None] | None = None,
     report_every: float = 120.0,
     checkpoint_every: float = 120.0,
+    late_rows: np.ndarray | None = None,
+    late_from: int = 0,
 ) -> Path:
     """Train a model on `rows` and save it (fp16) with its tokenizer in `out`.
 
@@ -213,6 +215,7 @@ def train(
         steps: how many steps of `ROWS_PER_STEP` rows.
         tokenizer_folder: where `tokenizer.json` is.
         report: called with the model and the step every `report_every` seconds.
+        late_rows: other rows, read in place of `rows` from step `late_from` on.
 
     Raises:
         RuntimeError: the loss is no longer finite.
@@ -237,7 +240,9 @@ def train(
         for opt, rates in zip(opts, base_rates, strict=True):
             for group, rate in zip(opt.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule.rate(step, steps)
-        ids, targets = _batch(rows, words, seed, step, schedule.drill_share(step, steps))
+        late = late_rows is not None and step >= late_from
+        text = _Text(late_rows, step - late_from) if late else _Text(rows, step)
+        ids, targets = _batch(text, words, seed, step, schedule.drill_share(step, steps))
         loss = _loss(model, ids.to(device), targets.to(device), half)
         if not math.isfinite(loss.item()):
             raise RuntimeError(f"the loss became {loss.item()} at step {step}; lower the learning rates in "
@@ -264,11 +269,19 @@ def train(
     return out
 
 
+class _Text(NamedTuple):
+    """What is read at a step: which rows, and how many steps of them have been read."""
+
+    rows: np.ndarray
+    steps_read: int
+
+
 def _batch(
-    rows: np.ndarray, words: torch.Tensor, seed: int, step: int, drills: float
+    text: _Text, words: torch.Tensor, seed: int, step: int, drills: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows of one step: they depend on the seed and the step alone, so that a training can be resumed."""
-    epoch, offset = divmod(step * ROWS_PER_STEP, len(rows) - ROWS_PER_STEP + 1)
+    rows = text.rows
+    epoch, offset = divmod(text.steps_read * ROWS_PER_STEP, len(rows) - ROWS_PER_STEP + 1)
     order = _order(len(rows), seed, epoch)
     ids = torch.from_numpy(rows[order[offset:offset + ROWS_PER_STEP]].astype(np.int64))
     targets = ids.clone()
