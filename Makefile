@@ -3,6 +3,7 @@
 #     make book       run every chapter and build the site
 #     make test       run every test, every notebook and every check
 #     make lab        open JupyterLab on the labs
+#     make bench      measure what is promised about speed and memory
 #     make pictures   take the README's pictures from the built site
 #
 # Without make: README.md gives the same steps for pip and venv.
@@ -19,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A kernel called "python3" in the user's home must not run our notebooks: the one in .venv does.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help book test lab pictures clean
+.PHONY: help book test lab bench pictures clean
 help:
 	@sed -n 's/^#     make/make/p' Makefile
 
@@ -31,6 +32,9 @@ test: $(STAMP)
 
 lab: $(STAMP)
 	@$(PY) -m jupyterlab labs
+
+bench: $(STAMP)
+	@$(PY) -m tests.benchmarks
 
 pictures: $(STAMP)
 	@$(PY) tests/pictures.py

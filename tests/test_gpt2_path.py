@@ -65,6 +65,62 @@ print(json.dumps({
 }))
 """
 
+PIPELINE = """
+import json, os, resource, time, torch
+from solutions.analysis import build_index
+from solutions.data import open_texts, str_tokens, tokenize
+from solutions.models import extract, harvest, load_model
+from solutions.sae import evaluate_sae, facts_kept, load_sae
+from solutions.targets import get_target
+from solutions.visualization import feature_page_html
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+peaks, seconds, before = {}, {}, time.monotonic()
+
+def done(step):
+    global before
+    peaks[step], seconds[step], before = peak(), time.monotonic() - before, time.monotonic()
+
+target, scratch = get_target(), os.environ["SCRATCH"]
+model, sae = load_model(target, "cpu"), load_sae(target, "cpu")
+done("load")
+texts = list(open_texts("smallworld", 12, split="test"))
+store = harvest(model, texts, [target.hook, target.wrong_hook], scratch + "/store", context_size=32, dtype="float16",
+                progress=False)
+done("harvest")
+tokens = tokenize(model, texts, context_size=32)
+metrics = evaluate_sae(model, sae, tokens, target.hook)
+facts = facts_kept(model, sae, ["The Eiffel Tower is in"] * 2, ["x", "y"], [["y"], ["x"]],
+                   target.hook, mean=metrics.mean)
+done("metrics")
+vocabulary = str_tokens(model, torch.arange(model.cfg.d_vocab))
+index = build_index(store, sae, target.hook, scratch + "/index", vocabulary=vocabulary, unembed=model.W_U,
+                    progress=False)
+done("index")
+latent = int(index.n_active.argmax())
+page = index.page(latent)
+html = feature_page_html(page)
+done("page")
+held = store.read(target.hook, 0, store.n_tokens)
+exact = extract(model, tokens, target.hook)[target.hook][tokens.mask]
+print(json.dumps({
+    "store": [store.n_tokens, store.n_content, store.width(target.hook), store.n_documents, len(store.hooks)],
+    "tokens": [int(tokens.mask.sum()), tokens.n_content],
+    "store_error": ((held - exact).norm() / exact.norm()).item(),
+    "same_ids": torch.equal(store.ids, tokens.ids[tokens.mask]),
+    "metrics": metrics.row(),
+    "facts": [facts.n, facts.clean, len(facts.facts)],
+    "index": [index.n_latents, index.n_content, index.nnz / index.n_content, index.explained_variance],
+    "density_apart": (index.density().double() - metrics.density).abs().max().item(),
+    "page": [page.latent == latent, page.n_active, len(page.intervals), len(page.positive), len(page.neighbours)],
+    "promoted": [page.positive[0][0] in vocabulary, page.positive[0][1] > 0 > page.negative[0][1]],
+    "html": [len(html), f"Latent {latent}" in html, "src=" in html, "://" in html],
+    "peaks": peaks, "seconds": seconds,
+}))
+"""
+
 NOTHING_THERE = """
 import time
 from solutions.errors import ModelNotAvailable
@@ -126,6 +182,35 @@ def test_end_to_end_at_the_real_shapes(home, capsys):
     ]
     assert result["trained_with"] == {"center_writing_weights": True}
     assert result["peak_bytes"] < 8e9
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_at_the_real_shapes(home, tmp_path, capsys):
+    """Harvest, store, metrics, feature index, dashboard page, on a handful of tokens: 768 wide, 24,576 latents."""
+    said = run(PIPELINE, home, timeout=1800, HF_ENDPOINT=DEAD_END, SCRATCH=str(tmp_path))
+    result = json.loads(said.splitlines()[-1])
+    with capsys.disabled():
+        peaks = ", ".join(f"{step} {size / 1e9:.1f}" for step, size in result["peaks"].items())
+        print(f"\n  GPT-2 small through the pipeline: peak memory so far, in GB, after {peaks}")
+    n_tokens, n_content = result["tokens"]
+    assert result["store"] == [n_tokens, n_content, 768, 12, 2] and n_content == n_tokens - 12 > 100
+    assert result["same_ids"] and result["store_error"] < 1e-3  # float16 on disk
+    metrics = result["metrics"]
+    assert metrics["n_tokens"] == metrics["n_predictions"] == n_content and metrics["d_sae"] == 24576
+    assert metrics["fvu"] == pytest.approx(1 - metrics["explained_variance"])
+    # The same numbers by another way: through the store and the index.
+    n_latents, counted, l0, explained = result["index"]
+    assert (n_latents, counted) == (24576, n_content)
+    assert l0 == pytest.approx(metrics["l0"], rel=0.01)
+    assert explained == pytest.approx(metrics["explained_variance"], abs=0.01)
+    assert result["density_apart"] < 0.05
+    assert result["facts"] == [2, 1, 2]  # of two opposite answers the model prefers one
+    same, n_active, n_intervals, n_promoted, n_neighbours = result["page"]
+    assert same and n_active > 0 and n_intervals > 0 and n_promoted == n_neighbours == 10
+    assert result["promoted"] == [True, True]
+    length, titled, loads, links = result["html"]
+    assert length > 2000 and titled and not loads and not links
+    assert max(result["peaks"].values()) < 8e9
 
 
 def check_what_is_said(model: str, sae: str, why: str, cache: Path) -> None:

@@ -61,6 +61,8 @@ class Exercise:
         saw: the "what you just saw" line.
         unique: False where many outputs are right (a random draw): then the properties alone decide.
         cases: how many inputs are drawn.
+        run: `run(answer, args)`, how an answer is called where a plain call is not enough: an iterator has to be
+            read, a writer needs a folder of its own. What it returns is what is graded.
     """
 
     number: str
@@ -74,6 +76,11 @@ class Exercise:
     properties: tuple[Property, ...] = ()
     unique: bool = True
     cases: int = 6
+    run: Callable[[Callable, dict], Any] | None = None
+
+    def call(self, answer: Callable, args: dict) -> Any:
+        """What `answer` gives for these arguments."""
+        return answer(*args.values()) if self.run is None else self.run(answer, args)
 
     def inputs(self, seed: int) -> dict[str, Any]:
         """Arguments for one case: equal seeds give equal arguments."""

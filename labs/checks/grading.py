@@ -76,7 +76,7 @@ def _grade(exercise: Exercise, answer: Callable, verdict: Callable[..., Verdict]
     for args in cases:
         given = copy.deepcopy(args)
         try:
-            outputs.append(plain(answer(*given.values())))
+            outputs.append(plain(exercise.call(answer, given)))
         except NotImplementedError as error:
             undone = errors.undone_exercise(error)
             if undone is None:
@@ -97,7 +97,7 @@ def _grade(exercise: Exercise, answer: Callable, verdict: Callable[..., Verdict]
                 "tensor.",
             )
 
-    expected = [plain(exercise.reference(*copy.deepcopy(args).values())) for args in cases]
+    expected = [plain(exercise.call(exercise.reference, copy.deepcopy(args))) for args in cases]
     if known := recognise(exercise, answer, cases, outputs, expected):
         return verdict("known", known.message, wrong=known)
     return verdict(*first_fault(exercise, answer, cases, outputs, expected))
@@ -115,7 +115,7 @@ def recognise(
         told_apart = False  # a mistake that gives the right output everywhere is no mistake
         for args, out, right in zip(cases, outputs, expected, strict=True):
             try:
-                mistaken = plain(wrong.answer(*copy.deepcopy(args).values()))
+                mistaken = plain(exercise.call(wrong.answer, copy.deepcopy(args)))
             except Exception:  # the mistake itself breaks on this input, so the input says nothing
                 continue
             if not agree(out, mistaken):

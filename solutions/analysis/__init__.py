@@ -2,9 +2,23 @@
 
 Nearly everything here works on plain tensors. `features` is always [tokens, latents] with BOS and padding already
 left out (`activations[mask]` does it), values are activation strengths in the SAE's own units, and zero
-means "not active". A function never needs to know which model the numbers came from.
+means "not active". A function never needs to know which model the numbers came from. For all latents on more tokens
+than fit into memory there is the feature index (`build_index`, `FeatureIndex`), which answers the same questions.
 """
 
+from solutions.analysis.activations import (
+    covariance_spectrum,
+    dimensions_for,
+    effective_batch,
+    effective_dimension,
+    kurtosis,
+    mean_cosine,
+    neighbour_correlation,
+    norms_by_position,
+    outlier_dimensions,
+    random_rotation,
+    shuffle_dimensions,
+)
 from solutions.analysis.controls import (
     Purity,
     mass_purity,
@@ -12,6 +26,27 @@ from solutions.analysis.controls import (
     project,
     random_directions,
     top_k_purity,
+)
+from solutions.analysis.illusion import Illusion, best_label, illusion
+from solutions.analysis.index import (
+    ConceptTable,
+    FeatureIndex,
+    SparseRows,
+    build_index,
+    concept_table,
+    nearest_latents,
+    place_labels,
+    token_lookup,
+)
+from solutions.analysis.kinds import (
+    Probe,
+    balanced_accuracy,
+    fit_probe,
+    guess_by_bag,
+    guess_by_token,
+    shuffle_labels,
+    split_documents,
+    split_tokens,
 )
 from solutions.analysis.pages import (
     Example,
@@ -21,6 +56,9 @@ from solutions.analysis.pages import (
     interval_edges,
     logit_effects,
 )
+from solutions.analysis.parts import parts_of_layers, replacement_cost
+from solutions.analysis.promises import Promises, promises_kept
+from solutions.analysis.residue import ConceptProbes, probe_concepts, roc_auc
 from solutions.analysis.tables import (
     activity_by_text,
     concept_scores,
@@ -33,27 +71,64 @@ from solutions.analysis.texts import LabelledTexts, labelled_texts, latent_activ
 from solutions.analysis.toy import ToyModels, interference, toy_superposition
 
 __all__ = [
+    "ConceptProbes",
+    "ConceptTable",
     "Example",
+    "FeatureIndex",
     "FeaturePage",
+    "Illusion",
     "Interval",
     "LabelledTexts",
+    "Probe",
+    "Promises",
     "Purity",
+    "SparseRows",
     "ToyModels",
     "activity_by_text",
+    "balanced_accuracy",
+    "best_label",
+    "build_index",
     "concept_scores",
+    "concept_table",
     "concepts_of",
     "contrast",
+    "covariance_spectrum",
     "density",
+    "dimensions_for",
+    "effective_batch",
+    "effective_dimension",
     "feature_page",
+    "fit_probe",
+    "guess_by_bag",
+    "guess_by_token",
+    "illusion",
     "interference",
     "interval_edges",
+    "kurtosis",
     "labelled_texts",
     "latent_activations",
     "logit_effects",
     "mass_purity",
+    "mean_cosine",
+    "nearest_latents",
+    "neighbour_correlation",
+    "norms_by_position",
+    "outlier_dimensions",
+    "parts_of_layers",
     "pca_directions",
+    "place_labels",
+    "probe_concepts",
     "project",
+    "promises_kept",
     "random_directions",
+    "random_rotation",
+    "replacement_cost",
+    "roc_auc",
+    "shuffle_dimensions",
+    "shuffle_labels",
+    "split_documents",
+    "split_tokens",
+    "token_lookup",
     "top_features",
     "top_k_purity",
     "toy_superposition",

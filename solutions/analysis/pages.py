@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,10 @@ class FeaturePage(NamedTuple):
     intervals: list[Interval]          # strongest first
     positive: list[tuple[str, float]]  # tokens whose logit the decoder direction raises most
     negative: list[tuple[str, float]]  # and lowers most
+    # What takes all latents at once to know; a `FeatureIndex` fills it in.
+    neighbours: Sequence[tuple[int, float]] = ()  # latents with similar decoder directions, and the cosine
+    companions: Sequence[tuple[int, float]] = ()  # latents active on the same tokens, and the Jaccard index
+    concept: dict[str, Any] | None = None  # best concept: name, precision, recall, f1, lookup_f1
 
 
 def interval_edges(active: Tensor, n_intervals: int) -> list[float]:
@@ -48,8 +53,12 @@ def interval_edges(active: Tensor, n_intervals: int) -> list[float]:
     check_axes("active", active, "active tokens")
     if n_intervals < 1:
         raise InputError(f"n_intervals: expected 1 or more, got {n_intervals}.")
-    ordered = active.sort().values.double()
-    cuts = torch.quantile(ordered, torch.linspace(0, 1, n_intervals + 1, dtype=torch.float64)).tolist()
+    rank = np.linspace(0, 1, n_intervals + 1) * (len(active) - 1)
+    below = rank.astype(np.int64)
+    above = np.minimum(below + 1, len(active) - 1)
+    # As torch.quantile, which sorts everything and refuses more than 16 million values.
+    ordered = np.partition(active.detach().cpu().numpy(), np.unique(np.concatenate([below, above]))).astype(float)
+    cuts = (ordered[below] + (rank - below) * (ordered[above] - ordered[below])).tolist()
     cuts[0], cuts[-1] = float(ordered[0]), float(ordered[-1])  # exact: the maximum belongs to the last one
     return sorted(set(cuts))
 
@@ -72,51 +81,129 @@ def feature_page(
     activations: [texts, positions]; mask: the same shape, True on the tokens that count (no BOS, no padding);
     str_tokens: for each text its tokens as strings, as far as the mask reaches; logits: from `logit_effects`.
     Examples of the strongest interval are the top ones; those of the others are drawn at random from their
-    interval, at most one a text: the top alone makes almost anything look clean (Bolukbasi et al. 2021).
-    Bricken et al. 2023 show examples by interval for the same reason.
+    interval: the top alone makes almost anything look clean (Bolukbasi et al. 2021). Bricken et al. 2023 show
+    examples by interval for the same reason. At most one example a text, and no words twice in an interval.
     """
     check_axes("activations", activations, "texts", "positions")
     if mask.shape != activations.shape or mask.dtype != torch.bool:
         wanted = f"torch.bool of shape {list(activations.shape)}"
         raise InputError(f"mask: expected {wanted}, got {mask.dtype} of shape {list(mask.shape)}.")
     same_length(activations=activations, str_tokens=str_tokens)
-    kept = torch.where(mask, activations.float(), 0.0)
-    active, n_tokens = kept[kept > 0], int(mask.sum())
+    kept = torch.where(mask, activations.float(), 0.0).cpu()
+    n_tokens = int(mask.sum())
     if n_tokens == 0:
         raise InputError("mask: expected at least one token that counts, got none.")
+    where = (kept > 0).nonzero()
+
+    def place(i: int) -> tuple[int, int]:
+        return int(where[i, 0]), int(where[i, 1])
+
+    def cut(i: int) -> Example:
+        text, position = place(i)
+        return _example(kept[text], mask[text], str_tokens[text], text, position, before, after)
+
+    active = kept[where[:, 0], where[:, 1]]
+    return page_of(latent, active, n_tokens, place, cut, logits, n_intervals, per_interval, n_bins, seed)
+
+
+def page_of(
+    latent: int,
+    active: Tensor,
+    n_tokens: int,
+    where: Callable[[int], tuple[int, int]],
+    cut: Callable[[int], Example],
+    logits: tuple[Sequence[tuple[str, float]], Sequence[tuple[str, float]]],
+    n_intervals: int,
+    per_interval: int,
+    n_bins: int,
+    seed: int,
+) -> FeaturePage:
+    """The page of a latent from the tokens it is active on, whether they come from a tensor or from an index.
+
+    active: [active tokens], their activations in the order of the text; n_tokens: all tokens looked at; where:
+    text and position of the i-th active token; cut: the example around it.
+    """
     positive, negative = list(logits[0]), list(logits[1])
     if len(active) == 0:  # a dead latent has a page too: it says that nothing was found
         return FeaturePage(latent, n_tokens, 0, 0.0, 0.0, [], [0.0], [], positive, negative)
-
-    counts, edges = torch.histogram(active.cpu(), n_bins, range=(0.0, float(active.max())))
-    ends = interval_edges(active, n_intervals)
-    pairs = list(zip(ends[:-1], ends[1:], strict=True)) or [(ends[0], ends[0])]
+    counts, edges = torch.histogram(active, n_bins, range=(0.0, float(active.max())))
     generator = torch.Generator().manual_seed(seed)
     intervals = []
-    for number, (low, high) in enumerate(reversed(pairs)):
-        lowest = number == len(pairs) - 1
-        above = (kept > 0) if lowest else (kept.double() > low)
-        inside = above & (kept.double() <= high)
-        where = inside.nonzero()
+    for number, (low, high) in enumerate(interval_bounds(active, n_intervals)):
+        inside = in_interval(active, low, high).nonzero().flatten()
         if number == 0:
-            where = where[kept[inside].argsort(descending=True, stable=True)]
+            order = strongest_first(active)
         else:
-            where = where[torch.randperm(len(where), generator=generator)]
-        examples = [_example(kept[text], mask[text], str_tokens[text], text, position, before, after)
-                    for text, position in _one_per_text(where.tolist(), per_interval)]
-        intervals.append(Interval(low, high, int(inside.sum()), examples))
+            order = in_random_order(inside, generator)
+        examples = different_examples(order, where, cut, per_interval)
+        intervals.append(Interval(low, high, len(inside), examples))
     return FeaturePage(latent, n_tokens, len(active), len(active) / n_tokens, float(active.max()),
                        counts.int().tolist(), edges.tolist(), intervals, positive, negative)
 
 
-def _one_per_text(places: list[list[int]], n: int) -> list[tuple[int, int]]:
-    """The first n (text, position) places, never two from one text."""
-    first: dict[int, int] = {}
-    for text, position in places:
-        if len(first) == n:
+def interval_bounds(active: Tensor, n_intervals: int) -> list[tuple[float, float]]:
+    """(low, high) of intervals with equally many active values each, strongest first."""
+    ends = interval_edges(active, n_intervals)
+    return list(zip(ends[:-1], ends[1:], strict=True))[::-1] or [(ends[0], ends[0])]
+
+
+def in_interval(active: Tensor, low: float, high: float) -> Tensor:
+    """Which of the active values lie in (low, high]; the interval that starts at their minimum includes it."""
+    values = active.double()
+    above = values >= low if low <= float(values.min()) else values > low
+    return above & (values <= high)
+
+
+def strongest_first(active: Tensor, at_once: int = 4096) -> Iterator[int]:
+    """Indices of the active values, strongest first, of equal ones the first; sorted only as far as they are read."""
+    values = active.detach().cpu().numpy()
+    bar = np.partition(values, -at_once)[-at_once] if len(values) > at_once else -np.inf
+    for chosen in (np.greater_equal, np.less):
+        part = np.flatnonzero(chosen(values, bar))
+        yield from part[np.argsort(-values[part], kind="stable")].tolist()
+
+
+def in_random_order(indices: Tensor, generator: torch.Generator) -> Iterator[int]:
+    """The indices, shuffled."""
+    for piece in indices[torch.randperm(len(indices), generator=generator)].split(1024):
+        yield from piece.tolist()
+
+
+#: So many candidates are looked at for a handful of examples. Some latents fire on one phrase thousands of times.
+MOST_TRIES = 1000
+
+
+def different_examples(
+    order: Iterable[int],
+    where: Callable[[int], tuple[int, int]],
+    cut: Callable[[int], Example],
+    n: int,
+    apart: int | None = None,
+) -> list[Example]:
+    """The first n examples in the given order, never the same words twice: a phrase that the texts repeat would
+    fill the page and say nothing new.
+
+    where: text and position of the i-th active token; apart: two examples of one text must be more than this
+    many tokens from each other; without it a text gives one example. At most `MOST_TRIES` are looked at, so a
+    latent that fires on one phrase only has fewer than n.
+    """
+    taken: dict[int, list[int]] = {}
+    words: set[tuple[str, ...]] = set()
+    examples: list[Example] = []
+    tries = 0
+    for i in order:
+        if len(examples) == n or tries == MOST_TRIES:
             break
-        first.setdefault(text, position)
-    return list(first.items())
+        text, position = where(i)
+        if text in taken and (apart is None or any(abs(position - other) <= apart for other in taken[text])):
+            continue
+        tries += 1
+        example = cut(i)
+        if tuple(example.tokens) not in words:
+            examples.append(example)
+            taken.setdefault(text, []).append(position)
+            words.add(tuple(example.tokens))
+    return examples
 
 
 def _example(

@@ -4,6 +4,7 @@ Everything goes through TransformerLens's `TransformerBridge`: the Hugging Face 
 point at every step of the computation. The same lines load a folder and a model of the hub.
 """
 
+from solutions.models.harvest import SHARD_TOKENS, harvest
 from solutions.models.hooks import (
     HOOK_KINDS,
     check_hooks,
@@ -23,12 +24,14 @@ from solutions.models.running import (
     loss,
     next_token_loss,
     next_tokens,
+    read_hooks,
     run_with_edit,
 )
 
 __all__ = [
     "HOOK_KINDS",
     "NEAR_ZERO",
+    "SHARD_TOKENS",
     "WEIGHTS",
     "activation_statistics",
     "as_tokens",
@@ -37,6 +40,7 @@ __all__ = [
     "describe_model",
     "extract",
     "generate",
+    "harvest",
     "hook_points",
     "layer_of",
     "load_model",
@@ -45,5 +49,6 @@ __all__ = [
     "next_tokens",
     "pick_device",
     "processing_of",
+    "read_hooks",
     "run_with_edit",
 ]

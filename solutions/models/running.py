@@ -18,7 +18,7 @@ from solutions.errors import (
     check_tensor,
     check_text,
 )
-from solutions.models.hooks import check_hooks, layer_of
+from solutions.models.hooks import check_hooks
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -58,22 +58,41 @@ def extract(
         compute is [batch, pos, head, d_head]. Padding positions hold numbers too, so leave them out with
         `tokens.mask`.
     """
-    hooks = check_hooks(model, hooks)
+    hooks = list(dict.fromkeys(check_hooks(model, hooks)))
     tokens = as_tokens(model, texts)
-    layers = [layer_of(hook) for hook in hooks]
-    inside = all(hook.startswith("blocks.") or hook.endswith("embed") for hook in hooks)
-    stop = max(layers) + 1 if inside and max(layers) + 1 < model.cfg.n_layers else None
     pieces: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for start in range(0, len(tokens), check_count(batch_size, "batch_size")):
-        ids = tokens.ids[start : start + batch_size]
-        _, cache = model.run_with_cache(
-            ids, names_filter=hooks, stop_at_layer=stop, return_cache_object=False
-        )
-        for hook in hooks:
-            if cache.get(hook) is None:
-                raise InputError(f"hook point {hook!r} never fires in this model. See hook_points(model).")
-            pieces[hook].append(cache[hook])
+        for hook, acts in read_hooks(model, tokens.ids[start : start + batch_size], hooks).items():
+            pieces[hook].append(acts)
     return {hook: torch.cat(parts) for hook, parts in pieces.items()}
+
+
+class _AllSeen(Exception):
+    """The last hook wanted has fired: there is nothing more to compute."""
+
+
+@torch.no_grad()
+def read_hooks(model: TransformerBridge, ids: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+    """One forward pass over rows of ids [batch, pos] that ends the moment the last of the hooks has fired.
+
+    Nothing is checked but that every hook fires: `extract` and `harvest` are what to call.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable:
+        def store(acts: Any, hook: Any) -> None:
+            seen[name] = (acts[0] if isinstance(acts, tuple) else acts).detach()
+            if len(seen) == len(hooks):
+                raise _AllSeen
+
+        return store
+
+    try:
+        model.run_with_hooks(ids, fwd_hooks=[(hook, keep(hook)) for hook in hooks], return_type=None)
+    except _AllSeen:
+        return {hook: seen[hook] for hook in hooks}
+    missing = next(hook for hook in hooks if hook not in seen)
+    raise InputError(f"hook point {missing!r} never fires in this model. See hook_points(model).")
 
 
 #: Below this share of the activations' standard deviation a value counts as near zero.

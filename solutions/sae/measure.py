@@ -1,4 +1,4 @@
-"""Running an SAE, and the two numbers that come first: L0 and explained variance."""
+"""Running an SAE: into latents, back out of them, and what gets lost on the way."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ def decode(sae: SAE, features: Tensor) -> Tensor:
     return sae.decode(check_tensor(features, "features", last=sae.cfg.d_sae, device=_device(sae)).float())
 
 
+def reconstruct(sae: SAE, acts: Tensor) -> Tensor:
+    """Activations as the SAE gives them back, `decode(encode(acts))`: [..., d_in] to the same shape."""
+    return decode(sae, encode(sae, acts))
+
+
+def reconstruction_error(sae: SAE, acts: Tensor) -> Tensor:
+    """What the SAE leaves out: `acts - reconstruct(sae, acts)`, [..., d_in].
+
+    Put back on top of a reconstruction, it restores the model exactly. So an edit of the latents that leaves
+    it in place changes nothing but what was edited; and whatever a model still knows when it is given the
+    error alone, no latent holds (Marks et al. 2024 treat it as one more feature).
+    """
+    return acts.float() - reconstruct(sae, acts)
+
+
 def check_sae(sae: object) -> None:
     """Refuse anything that is not a SAELens SAE."""
     if not all(hasattr(sae, name) for name in ("encode", "decode", "cfg")):
@@ -44,38 +59,3 @@ def check_sae(sae: object) -> None:
 
 def _device(sae: SAE) -> torch.device:
     return next(sae.parameters()).device
-
-
-def l0(features: Tensor) -> Tensor:
-    """How many latents are active on each token: [..., d_sae] to [...]."""
-    return (check_tensor(features, "features") != 0).sum(dim=-1)
-
-
-def explained_variance(x: Tensor, x_hat: Tensor) -> float:
-    """The share of the variance of `x` that `x_hat` accounts for.
-
-    Variance is measured around the mean over tokens: always predicting the mean scores exactly 0, a perfect
-    reconstruction 1, and anything worse than the mean is negative. (Around zero instead, the mean alone
-    would look like an achievement: activations are far from the origin.)
-
-    Args:
-        x: [..., d] activations. Leave BOS out: its norm is so large that it would decide the result alone.
-        x_hat: their reconstruction, same shape.
-
-    Returns:
-        ``1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2``
-    """
-    check_tensor(x, "x")
-    check_tensor(x_hat, "x_hat", device=x.device)
-    if x.shape != x_hat.shape:
-        raise InputError(
-            f"x and x_hat must have the same shape, got {list(x.shape)} and {list(x_hat.shape)}."
-        )
-    x, x_hat = x.reshape(-1, x.shape[-1]), x_hat.reshape(-1, x.shape[-1])
-    if len(x) < 2:
-        raise InputError("explained variance needs at least two tokens: one token has no variance.")
-    left = (x - x_hat).double().square().sum()
-    total = (x - x.mean(dim=0)).double().square().sum()
-    if total == 0:
-        raise InputError("every row of x is the same, so there is no variance to explain.")
-    return (1 - left / total).item()

@@ -19,7 +19,8 @@ from torch import Tensor
 from solutions.data import Tokens, load_texts, tokenize
 from solutions.errors import InputError, PreflightError, check_model, check_tensor, unknown_name
 from solutions.models import as_tokens, check_hooks, extract, hook_points, processing_of
-from solutions.sae.measure import check_sae, decode, encode, explained_variance, l0
+from solutions.sae.measure import check_sae, decode, encode
+from solutions.sae.metrics import explained_variance, l0
 from solutions.targets import PROCESSING_STEPS, Target, check_target
 
 if TYPE_CHECKING:

@@ -61,9 +61,9 @@ class Plan:
     tokenizer_documents: int = 40_000
     rows: int = 144_000  # rows of 128 tokens that the language models are trained on, each read once
     late_rows: int = 56_000  # rows of the mix "giving", which take their place for the rest of the training ...
-    late_from: int = 11_000  # ... from this step on
+    late_from: int = 11_000  # ... from this step of `smallworld` on, and of the other model at the same share
     steps: int = 18_000  # for `smallworld`
-    llama_steps: int = 14_000
+    llama_steps: int = 9_000
     seed: int = 0
     sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
     test_documents: int = quality.TEST_DOCUMENTS
@@ -172,7 +172,7 @@ def make_model(bench: Workbench, name: str, device: str) -> None:
     rows, late_rows = (_rows(bench, tokenizer_folder, *part) for part in _texts(plan))
     start = time.monotonic()
     train(folder, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device,
-          late_rows=late_rows, late_from=plan.late_from)
+          late_rows=late_rows, late_from=_late_from(plan, name))
     bench.note(name, _model_inputs(plan, name), time.monotonic() - start)
 
 
@@ -189,8 +189,13 @@ def _steps(plan: Plan, name: str) -> int:
 
 
 def _model_inputs(plan: Plan, name: str) -> str:
-    return digest(name, plan.tokenizer_documents, _texts(plan), plan.late_from, _steps(plan, name), plan.seed,
+    return digest(name, plan.tokenizer_documents, _texts(plan), _late_from(plan, name), _steps(plan, name), plan.seed,
                   code(*TEXT_CODE, "train_model.py"))
+
+
+def _late_from(plan: Plan, name: str) -> int:
+    """The step from which the late rows are read."""
+    return plan.late_from * _steps(plan, name) // plan.steps
 
 
 def _texts(plan: Plan) -> list[tuple[str, int]]:

@@ -15,8 +15,8 @@ from .grammar import Document
 DOMAINS: tuple[str, ...] = tuple(WRITERS)
 # How often each kind of text is written. `reading` is the world as one meets it: what SAEs are trained on, what
 # chapters read, what is measured. `school` is what the language models learn from: there, giving and copying are
-# drilled, since induction does not form from a little of it. `giving` is what they read last: copying is learned by then,
-# and every fourth document is a scene of giving, since who receives is learned late and from few tokens.
+# drilled, since induction does not form from a little of it. `giving` is what they read last: copying is learned by
+# then, and every fourth document is a scene of giving, since who receives is learned late and from few tokens.
 MIXES: dict[str, dict[str, float]] = {
     "reading": {"geography": 17, "french": 10, "code": 10, "legal": 7, "review": 8, "history": 8,
                 "animals": 9, "food": 9, "sport": 6, "story": 18, "copying": 10},

@@ -6,12 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
-import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 from solutions.errors import InputError
-from solutions.visualization.style import BLUE, ORANGE, SERIES, escape, faint, finish, plain
+from solutions.visualization.style import (
+    BLUE,
+    ORANGE,
+    SERIES,
+    SYMBOLS,
+    as_tensor,
+    escape,
+    faint,
+    finish,
+    plain,
+)
 
 
 def histogram(
@@ -22,7 +31,7 @@ def histogram(
 
     The counting is done here: a figure carries a few dozen numbers, not the raw data.
     """
-    tensors = {name: _as_tensor(name, values) for name, values in groups.items()}
+    tensors = {name: as_tensor(name, values) for name, values in groups.items()}
     if not tensors:
         raise InputError("groups: expected at least one group of values, got none.")
     low = min(float(t.min()) for t in tensors.values())
@@ -48,15 +57,6 @@ def histogram(
     )
     figure.update_layout(showlegend=len(tensors) > 1, margin_t=44)
     return figure
-
-
-def _as_tensor(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """One group of values, flat, finite ones only."""
-    tensor = torch.as_tensor(values).detach().cpu().float().flatten()
-    tensor = tensor[tensor.isfinite()]
-    if len(tensor) == 0:
-        raise InputError(f"{name}: expected at least one finite value, got none.")
-    return tensor
 
 
 def bars(
@@ -96,8 +96,7 @@ def compare_dots(
     if not measures:
         raise InputError("rows: expected at least one row with one measure, got none.")
     figure, names = go.Figure(), list(rows)
-    symbols = ("circle", "diamond", "square", "x", "triangle-up")
-    for measure, colour, symbol in zip(measures, SERIES, symbols, strict=False):
+    for measure, colour, symbol in zip(measures, SERIES, SYMBOLS, strict=False):
         figure.add_trace(
             go.Scatter(
                 x=plain([float(rows[n].get(measure, math.nan)) for n in names]), y=list(range(len(names))),

@@ -107,14 +107,24 @@ def dashboard(page, title: str | None = None) -> go.Figure:
 
     page: a `FeaturePage` from `analysis.feature_page`.
     """
-    has_logits = bool(page.positive or page.negative)
-    heights = [1.0, 170.0] + ([24.0 * (len(page.positive) + len(page.negative)) + 30] if has_logits else [])
+    return page_figure(page, title, room_for(page))
+
+
+def room_for(page) -> tuple[float, int]:
+    """How many lines of text and how many logits a page needs."""
     y = 0.0
-    for interval in page.intervals:  # first pass: how tall is the text?
+    for interval in page.intervals:
         y -= 1
         for example in interval.examples:
             y = _lay_out(example.tokens, y)[1] - 0.35
-    heights[0] = max(26.0 * -y, 40.0)
+    return -y, len(page.positive) + len(page.negative)
+
+
+def page_figure(page, title: str | None, room: tuple[float, int]) -> go.Figure:
+    """The figure of a page, with room for a given number of lines and logits: pages side by side line up."""
+    n_lines, n_logits = room
+    has_logits = n_logits > 0
+    heights = [max(26.0 * n_lines, 40.0), 170.0] + ([24.0 * n_logits + 30] if has_logits else [])
     gaps = 84.0
     total = sum(heights) + gaps * (len(heights) - 1)
     figure = make_subplots(rows=len(heights), cols=1, row_heights=heights, vertical_spacing=gaps / total)
@@ -132,10 +142,10 @@ def dashboard(page, title: str | None = None) -> go.Figure:
                 figure, example.tokens, example.activations, y, page.maximum, "SAE units", example.peak, 1
             )
     finish(
-        figure, _dashboard_alt(page), int(total) + 90,
+        figure, dashboard_words(page), int(total) + 90,
         title or f"Latent {page.latent}: active on {page.density:.2%} of {page.n_tokens:,} tokens",
     )
-    _hide_axes(figure, y + 0.2, 1)
+    _hide_axes(figure, 0.2 - n_lines, 1)
 
     centres = [(a + b) / 2 for a, b in zip(page.edges[:-1], page.edges[1:], strict=True)]
     figure.add_trace(
@@ -167,11 +177,13 @@ def dashboard(page, title: str | None = None) -> go.Figure:
             ),
             row=3, col=1,
         )
-        figure.update_yaxes(showticklabels=False, autorange="reversed", showgrid=False, zeroline=False, row=3, col=1)
+        figure.update_yaxes(
+            showticklabels=False, range=[n_logits - 0.5, -0.5], showgrid=False, zeroline=False, row=3, col=1
+        )
     return figure
 
 
-def _dashboard_alt(page) -> str:
+def dashboard_words(page) -> str:
     """The dashboard in words."""
     if not page.intervals:
         return f"Feature page of latent {page.latent}: never active on {page.n_tokens} tokens."

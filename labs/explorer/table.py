@@ -1,4 +1,4 @@
-"""A small window on an SAE, for Jupyter: type a sentence, see which latents fire on each of its tokens."""
+"""The smallest window on an SAE: type a sentence, see which latents fire on each of its tokens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import html
 
 import ipywidgets as widgets
 
-from solutions.data import str_tokens
-from solutions.models import extract
-from solutions.sae import encode
+from labs.explorer.reading import read_text, shown_in
+from solutions.visualization import printable
 
 BAR = 90  # pixels of the longest bar
 
@@ -23,13 +22,12 @@ def explorer(model, sae, target, text: str = "The Eiffel Tower is in Paris.", k:
         k: how many latents to show for each token.
     """
     box = widgets.Text(value=text, description="Sentence", continuous_update=False, layout={"width": "46em"})
+    box.layout.max_width = "100%"
     table = widgets.HTML()
 
     def read(_change=None) -> None:
-        try:
+        with shown_in(table):
             table.value = features_table(model, sae, target, box.value, k)
-        except ValueError as error:  # our own errors say what to do: an empty text, say
-            table.value = f"<p>{html.escape(str(error))}</p>"
 
     box.observe(read, names="value")
     read()
@@ -38,31 +36,30 @@ def explorer(model, sae, target, text: str = "The Eiffel Tower is in Paris.", k:
 
 def features_table(model, sae, target, text: str, k: int) -> str:
     """HTML table: one row a token, its k strongest latents with their strengths as bars. BOS has no row."""
-    acts = extract(model, text, target.hook)[target.hook][0]  # [pos, d_in]
-    words = str_tokens(model, text, prepend_bos=target.prepend_bos)
-    start = int(target.prepend_bos)
-    top = encode(sae, acts[start:]).topk(min(k, target.d_sae), dim=-1)
-    longest = max(top.values.max().item(), 1e-9) if len(top.values) else 1.0
+    reading = read_text(model, sae, target, text)
+    words, features = reading.words, reading.features
+    top = features.topk(min(k, features.shape[1]), dim=-1)
+    longest = max(top.values.max().item(), 1e-9)
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left"><code>{html.escape(visible(word))}</code></th>'
         + "".join(_cell(latent, value, longest) for latent, value in zip(latents, values, strict=True))
         + "</tr>"
         for word, latents, values in zip(
-            words[start:], top.indices.tolist(), top.values.tolist(), strict=True
+            words, top.indices.tolist(), top.values.tolist(), strict=True
         )
     )
     heads = "".join(f'<th scope="col" style="text-align:left">strongest {i + 1}</th>' for i in range(k))
     title = f"Strongest latents of each token at {html.escape(target.hook)}: number and strength"
     return (
         '<table style="border-spacing:0.8em 0.1em;border-collapse:separate;line-height:1.15">'
-        f'<caption style="text-align:left;white-space:nowrap;padding-bottom:0.4em">{title}</caption>'
+        f'<caption style="text-align:left;padding-bottom:0.4em">{title}{html.escape(reading.note)}</caption>'
         f'<tr><th scope="col" style="text-align:left">token</th>{heads}</tr>{rows}</table>'
     )
 
 
 def visible(token: str) -> str:
     """A token with its spaces and line ends made visible: they belong to it."""
-    return token.replace(" ", "␣").replace("\n", "⏎")
+    return printable(token).replace(" ", "␣")
 
 
 def _cell(latent: int, value: float, longest: float) -> str:

@@ -1,0 +1,112 @@
+"""What writing a store costs on top of the forward pass that it stores.
+
+The bare forward pass reads the same rows in the same batches, stops at the same place and keeps nothing. It is
+run in turns with a harvest, and the median of the pairs' ratios is reported. CPU time is what is compared: it counts
+all threads and leaves out what other programs do. Elapsed time is given beside it, since waiting for the disk is
+no CPU time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+LIMIT = 1.10
+
+
+def run(quick: bool) -> list[dict]:
+    """Harvest overhead on the embedded model, and the speed and memory of shuffled reading."""
+    from solutions.data import open_texts
+    from solutions.models import load_model
+    from solutions.targets import get_target
+
+    target = get_target("smallworld")
+    model = load_model(target, "cpu")
+    texts = list(open_texts(target, 150 if quick else 1500))
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    repeats = 1 if quick else 5
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for hooks, name in (([target.hook], target.hook), ([target.hook, last], "two hook points, all layers")):
+            rows += overhead_rows(model, texts, hooks, name, Path(folder), repeats)
+        rows += reading(Path(folder) / "store", last)
+    return rows
+
+
+def overhead_rows(model, texts: list, hooks: list[str], name: str, folder: Path, repeats: int) -> list[dict]:
+    """Rows for one set of hook points."""
+    harvesting = importlib.import_module("solutions.models.harvest")  # the package has a function of that name
+    read, batches = harvesting.read_hooks, []
+
+    def watched(model, ids, hooks):
+        batches.append(ids)
+        return read(model, ids, hooks)
+
+    harvesting.read_hooks = watched
+    try:
+        store = harvesting.harvest(model, texts, hooks, folder / "store", resume=False, progress=False)
+    finally:
+        harvesting.read_hooks = read
+    batches, n_tokens = batches[1:], store.n_tokens  # the first pass only asks for the shapes
+    size = harvesting.READ_AHEAD
+    blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
+
+    def forward() -> None:
+        for ids in batches:
+            read(model, ids, hooks)
+
+    def tokenised() -> None:
+        for block in blocks:
+            harvesting.tokenize(model, block)
+
+    def harvested() -> None:
+        harvesting.harvest(model, texts, hooks, folder / "store", resume=False, progress=False)
+
+    runs = [[timed(step) for step in (forward, tokenised, harvested)] for _ in range(repeats)]
+    overhead = statistics.median((h[0] - t[0]) / f[0] for f, t, h in runs)
+    everything = statistics.median(h[0] / f[0] for f, t, h in runs)
+    elapsed = statistics.median(h[1] / (f[1] + t[1]) for f, t, h in runs)
+    rate = n_tokens / statistics.median(h[1] for _, _, h in runs)
+    padding = sum(ids.numel() for ids in batches) / n_tokens - 1
+    spread = sorted((h[0] - t[0]) / f[0] for f, t, h in runs)
+    note = f"{name}; {n_tokens:,} tokens, pairs {spread[0]:.2f} to {spread[-1]:.2f}"
+    limit = {"limit": LIMIT, "ok": overhead <= LIMIT}
+    return [
+        {"name": "harvest / bare forward pass, CPU time", "value": overhead, "unit": "×", "note": note, **limit},
+        {"name": "… with tokenising counted as overhead", "value": everything, "unit": "×", "note": name},
+        {"name": "… elapsed, against tokenising + forward pass", "value": elapsed, "unit": "×", "note": name},
+        {"name": "harvest speed", "value": rate, "unit": "tokens/s", "note": name},
+        {"name": "padding computed in vain", "value": 100 * padding, "unit": "%", "note": name},
+    ]
+
+
+def timed(step) -> tuple[float, float]:
+    """CPU seconds and elapsed seconds of a call."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    step()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def reading(path: Path, hook: str) -> list[dict]:
+    """Shuffled batches against batches in order, once the files are in memory."""
+    from solutions.data import ActivationStore
+
+    store = ActivationStore(path)
+
+    def passed(**options) -> float:
+        return timed(lambda: [batch.acts.sum() for batch in store.batches(hook, 4096, **options)])[1]
+
+    passed()  # compares checksums, fills the system's cache
+    with torch.no_grad():
+        pairs = [(passed(), passed(shuffle=True)) for _ in range(5)]
+    rate = store.n_content / statistics.median(shuffled for _, shuffled in pairs)
+    ratio = statistics.median(shuffled / ordered for ordered, shuffled in pairs)
+    return [
+        {"name": "shuffled reading / reading in order", "value": ratio, "unit": "×", "note": "elapsed, files cached"},
+        {"name": "shuffled reading", "value": rate, "unit": "tokens/s", "note": f"width {store.width(hook)}"},
+    ]
