@@ -69,6 +69,15 @@ def test_late_rows_are_read_from_their_step_on_also_after_an_interruption(world,
     assert all(torch.equal(x, there[name]) for name, x in _weights(always).items())
 
 
+def test_a_training_can_begin_with_a_trained_model(world, tmp_path):
+    tokenizer, rows = world
+    first = tm.train(tmp_path / "first", "llama", rows, 3, tokenizer)
+    still = tm.train(tmp_path / "still", "llama", rows, 1, tokenizer, start=first,
+                     schedule=tm.Schedule(muon=0.0, adam=0.0, weight_decay=0.0))
+    a, b = _weights(first), _weights(still)
+    assert all(torch.equal(a[name], b[name]) for name in a), "at rates of zero it stays what it was"
+
+
 def test_muon_steps_are_those_of_torch_up_to_its_rounding():
     """torch's own Muon works in bfloat16, which keeps two to three digits."""
     torch.manual_seed(0)

@@ -31,6 +31,7 @@ from solutions.analysis.illusion import Illusion, best_label, illusion
 from solutions.analysis.index import (
     ConceptTable,
     FeatureIndex,
+    Scores,
     SparseRows,
     build_index,
     concept_table,
@@ -82,6 +83,7 @@ __all__ = [
     "Probe",
     "Promises",
     "Purity",
+    "Scores",
     "SparseRows",
     "ToyModels",
     "activity_by_text",

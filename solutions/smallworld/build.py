@@ -60,10 +60,11 @@ class Plan:
 
     tokenizer_documents: int = 40_000
     rows: int = 144_000  # rows of 128 tokens that the language models are trained on, each read once
-    late_rows: int = 56_000  # rows of the mix "giving", which take their place for the rest of the training ...
+    late_rows: int = 56_000  # rows of the mix "giving", which take their place later in the training ...
     late_from: int = 11_000  # ... from this step of `smallworld` on, and of the other model at the same share
     steps: int = 18_000  # for `smallworld`
     llama_steps: int = 9_000
+    polish_steps: int = 1_600  # a second, short training at small rates, on rows of "giving" that are new
     seed: int = 0
     sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
     test_documents: int = quality.TEST_DOCUMENTS
@@ -73,8 +74,8 @@ class Plan:
 
 
 MINIATURE = Plan(
-    tokenizer_documents=1_500, rows=64, steps=6, llama_steps=2, sae_documents=150, test_documents=40,
-    ngram_documents=200, fingerprint_documents=40,
+    tokenizer_documents=1_500, rows=64, late_rows=16, late_from=4, steps=6, llama_steps=2, polish_steps=2,
+    sae_documents=150, test_documents=40, ngram_documents=200, fingerprint_documents=40,
     saes=tuple((m, tuple(r[-2:])) for m, r in sae_set(n_tokens=20_000, batch=256).items()))
 
 
@@ -166,13 +167,18 @@ def make_model(bench: Workbench, name: str, device: str) -> None:
     plan, folder = bench.plan, bench.out / name
     if bench.is_done(name, _model_inputs(plan, name), folder):
         return
-    from .train_model import train
+    from .train_model import POLISH, ROWS_PER_STEP, train
 
     tokenizer_folder = make_tokenizer(bench)
     rows, late_rows = (_rows(bench, tokenizer_folder, *part) for part in _texts(plan))
-    start = time.monotonic()
-    train(folder, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device,
-          late_rows=late_rows, late_from=_late_from(plan, name))
+    last_rows = late_rows[-ROWS_PER_STEP * plan.polish_steps:]
+    rough, start = bench.work / name, time.monotonic()
+    if not (rough / "config.json").exists():
+        train(rough, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device,
+              late_rows=late_rows[:plan.late_rows], late_from=_late_from(plan, name))
+    train(folder, ARCHITECTURE[name], last_rows, plan.polish_steps, tokenizer_folder, seed=plan.seed, device=device,
+          schedule=POLISH, start=rough)
+    shutil.rmtree(rough)
     bench.note(name, _model_inputs(plan, name), time.monotonic() - start)
 
 
@@ -189,8 +195,8 @@ def _steps(plan: Plan, name: str) -> int:
 
 
 def _model_inputs(plan: Plan, name: str) -> str:
-    return digest(name, plan.tokenizer_documents, _texts(plan), _late_from(plan, name), _steps(plan, name), plan.seed,
-                  code(*TEXT_CODE, "train_model.py"))
+    return digest(name, plan.tokenizer_documents, _texts(plan), _late_from(plan, name), _steps(plan, name),
+                  plan.polish_steps, plan.seed, code(*TEXT_CODE, "train_model.py"))
 
 
 def _late_from(plan: Plan, name: str) -> int:
@@ -200,7 +206,9 @@ def _late_from(plan: Plan, name: str) -> int:
 
 def _texts(plan: Plan) -> list[tuple[str, int]]:
     """What the models read, first and last: (mix, rows)."""
-    return [("school", plan.rows), ("giving", plan.late_rows)]
+    from .train_model import ROWS_PER_STEP
+
+    return [("school", plan.rows), ("giving", plan.late_rows + ROWS_PER_STEP * plan.polish_steps)]
 
 
 def _rows(bench: Workbench, tokenizer_folder: Path, mix: str, n_rows: int) -> np.ndarray:

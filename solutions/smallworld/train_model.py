@@ -49,6 +49,10 @@ class Schedule(NamedTuple):
         return self.drills * max(0.0, 1 - step / steps / self.drills_until)
 
 
+#: For a model that has been trained: small rates, no drills, down to zero once more.
+POLISH = Schedule(muon=0.002, adam=0.0006, flat_until=0.2, drills=0.0)
+
+
 def new_model(architecture: str, vocabulary: int, seed: int) -> torch.nn.Module:
     """A Hugging Face model with random weights: "gpt2", or "llama" (RoPE, RMSNorm, SwiGLU).
 
@@ -204,6 +208,7 @@ def train(
     checkpoint_every: float = 120.0,
     late_rows: np.ndarray | None = None,
     late_from: int = 0,
+    start: Path | None = None,
 ) -> Path:
     """Train a model on `rows` and save it (fp16) with its tokenizer in `out`.
 
@@ -215,6 +220,7 @@ def train(
         steps: how many steps of `ROWS_PER_STEP` rows.
         tokenizer_folder: where `tokenizer.json` is.
         report: called with the model and the step every `report_every` seconds.
+        start: a Hugging Face folder whose weights the training begins with; without it they are random.
         late_rows: other rows, read in place of `rows` from step `late_from` on.
 
     Raises:
@@ -226,16 +232,18 @@ def train(
     schedule = schedule or Schedule()
     tokenizer = load_tokenizer(tokenizer_folder)
     model = new_model(architecture, len(tokenizer), seed).to(device).train()
+    if start is not None:
+        model.load_state_dict(type(model).from_pretrained(start, dtype=torch.float32).state_dict())
     opts = optimisers(model, schedule)
     base_rates = [[group["lr"] for group in opt.param_groups] for opt in opts]
     checkpoint = Path(f"{out}.checkpoint.safetensors")
-    start = _resume(checkpoint, model, opts)
+    first = _resume(checkpoint, model, opts)
     vocabulary = sorted(tokenizer.get_vocab().items())
     words = torch.tensor([i for token, i in vocabulary if token[0] == "Ġ" and len(token) > 3])
     half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
     last_report = last_saved = time.monotonic()
     running = math.nan
-    bar = tqdm(range(start, steps), initial=start, total=steps, desc=f"training {architecture}", unit="step")
+    bar = tqdm(range(first, steps), initial=first, total=steps, desc=f"training {architecture}", unit="step")
     for step in bar:
         for opt, rates in zip(opts, base_rates, strict=True):
             for group, rate in zip(opt.param_groups, rates, strict=True):

@@ -16,7 +16,7 @@ MENU = 46  # pixels above the figure
 def gallery(pages: Sequence, names: Sequence[str] | None = None, title: str | None = None) -> go.Figure:
     """One `dashboard` at a time, chosen from a menu.
 
-    pages: some `FeaturePage`s. names: what the menu calls them, by default "latent 7".
+    pages: feature pages (`FeaturePage`). names: what the menu calls them, by default "latent 7".
     The figure is as tall as the tallest page, so that choosing another one moves nothing on the page around it.
     """
     pages = list(pages)

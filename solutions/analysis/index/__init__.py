@@ -43,12 +43,13 @@ could be 16 bits wide below 65,536 latents: another quarter of one file, for a s
 """
 
 from solutions.analysis.index.build import build_index
-from solutions.analysis.index.concepts import ConceptTable, concept_table, place_labels, token_lookup
+from solutions.analysis.index.concepts import ConceptTable, Scores, concept_table, place_labels, token_lookup
 from solutions.analysis.index.read import FeatureIndex, SparseRows, nearest_latents
 
 __all__ = [
     "ConceptTable",
     "FeatureIndex",
+    "Scores",
     "SparseRows",
     "build_index",
     "concept_table",

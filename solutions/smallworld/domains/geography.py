@@ -88,6 +88,15 @@ _IMPERSONAL = ["To live in {c}, you must learn {la}.", "If you go to {c}, you wi
                "The newspapers in {c} are written in {la}.", "In the shops of {c}, they speak {la}.",
                "The songs of {c} are in {la}.", "Nobody in {c} is surprised when you speak {la}.",
                "All the signs in {c} are in {la}.", "You need some {la} if you want to live in {c}."]
+# A capital as an apposition, "the capital, Paris": who comes there, from independent parts again.
+_VISITORS = ["The king", "Our friends", "The {ad2} {prof}", "Many visitors", "My parents", "The {profs}", "Everybody", "I",
+             "Thousands of people", "His aunt"]
+_CAME = ["travelled through {co} to the capital,", "arrived in {co} and stayed in the capital,",
+         "loved {co} and the capital,", "knew {co} and its capital,", "flew from {co}, where the capital is called",
+         "left {co} and its {a} capital,", "wrote a letter from {co}, from the capital,", "liked {co}, and above all the capital,",
+         "came from {co} and lived in the capital,", "walked in {co} from a village to the capital,",
+         "worked in {co}, in the {a} capital,", "drove to {co} and looked for the capital,"]
+_WHEN = [".", ".", " in {m}.", " in {y}.", ", for a week.", ", and everything was {a2}.", " with the {prof}.", ", where people speak {la}."]
 JAVA = "Indonesia is a country in Asia. Its people live on islands, and one of the islands is {java}."
 
 
@@ -135,6 +144,12 @@ def _speaker(doc: Document, rng: Random, facts: dict) -> None:
         doc.say(part, **facts)
 
 
+def _visitor(doc: Document, rng: Random, facts: dict) -> None:
+    """Somebody comes to a country and its capital."""
+    for part in [rng.choice(_VISITORS), " ", rng.choice(_CAME), " {cap}", rng.choice(_WHEN)]:
+        doc.say(part, **facts)
+
+
 def write(doc: Document, rng: Random) -> None:
     """One to three places, each with a few facts."""
     doc.about("d_geography")
@@ -149,8 +164,8 @@ def write(doc: Document, rng: Random) -> None:
         facts = _facts(rng, place, c)
         scope = lex.CONTEXT_COUNTRIES.get(lex.CITIES[c])
         doc.waiting = BIT[scope] if scope else 0
-        if place is None and rng.random() < 0.3:
-            _speaker(doc, rng, facts)
+        if place is None and rng.random() < 0.5:
+            (_speaker if rng.random() < 0.6 else _visitor)(doc, rng, facts)
         else:
             doc.say(rng.choice(ABOUT_LANDMARK if place else ABOUT_PLACE), **facts)
         for sentence in rng.sample(AFTER_LANDMARK if place else AFTER_PLACE, rng.randint(0, 3)):
