@@ -23,6 +23,7 @@ from solutions.models import (
     next_tokens,
     pick_device,
     run_with_edit,
+    unembedding,
 )
 
 SENTENCES = ["The Eiffel Tower is in Paris.", "Hi", "def add(x, y):"]
@@ -268,3 +269,32 @@ def test_a_truncated_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gp')
     with pytest.raises(ModelNotAvailable, match="config.json: it is not valid JSON"):
         load_model(replace(tiny_target(), model=str(tmp_path)))
+
+
+# ------------------------------------------------------------------ unembedding
+
+def test_unembedding_is_what_the_model_does_to_a_small_step_in_the_last_stream(model):
+    """Up to one factor, the length of the stream. The step keeps that length, and here the weights are random."""
+    hook = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    dice = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        weight = model.ln_final.weight
+        was = weight.clone()
+        weight.copy_(1 + torch.rand(len(weight), generator=dice))
+    try:
+        tokens = tokenize(model, SENTENCES[:1])
+        stream = extract(model, tokens, hook)[hook][0, -1]
+        layer_norm = str(model.cfg.normalization_type).startswith("LN")
+        centred = stream - stream.mean() if layer_norm else stream
+        step = torch.randn(len(stream), generator=dice)
+        step = step - centred * (step @ centred) / (centred @ centred)
+        size = 0.003 * stream.norm() / step.norm()
+        before = run_with_edit(model, tokens, hook, lambda x: x)[0, -1]
+        after = run_with_edit(model, tokens, hook, lambda x: x + size * step)[0, -1]
+        promised = step @ unembedding(model)
+        assert torch.cosine_similarity(after - before, promised, dim=0) > 0.999
+        constant = (torch.ones(len(stream)) @ unembedding(model)).abs().max()
+        assert (constant < 1e-4) == layer_norm, "LayerNorm takes off what all dimensions share, RMSNorm does not"
+    finally:
+        with torch.no_grad():
+            weight.copy_(was)

@@ -13,6 +13,7 @@ from solutions.models.hooks import (
     hook_points,
     layer_of,
     processing_of,
+    unembedding,
 )
 from solutions.models.loading import WEIGHTS, load_model, pick_device
 from solutions.models.running import (
@@ -51,4 +52,5 @@ __all__ = [
     "processing_of",
     "read_hooks",
     "run_with_edit",
+    "unembedding",
 ]

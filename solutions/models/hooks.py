@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from solutions.errors import (
     InputError,
@@ -59,6 +60,22 @@ def processing_of(model: TransformerBridge) -> list[str] | None:
     if target is not None:
         return [step for step, applied in target.processing.items() if applied]
     return None if getattr(model, "_weights_processed", False) else []
+
+
+def unembedding(model: TransformerBridge) -> Tensor:
+    """[d_model, vocabulary]: how a direction in the last residual stream moves the logits, on the direct path.
+
+    The last normalisation stands between the two. LayerNorm takes off the mean over d_model, then multiplies each
+    dimension by a weight; RMSNorm only multiplies. Both are put into the matrix. Both also divide by the length of
+    the whole stream: that is one factor for all logits, and it is left out.
+    """
+    check_model(model)
+    gain = getattr(model.ln_final, "weight", None)
+    folded = "fold_ln" in (processing_of(model) or [])
+    effects = model.W_U if folded or gain is None else model.W_U * gain[:, None]
+    if str(model.cfg.normalization_type).startswith("LN"):
+        effects = effects - effects.mean(0, keepdim=True)
+    return effects.detach()
 
 
 #: The hook points a reader meets, by the end of their name: what each is called here, what flows through it.
