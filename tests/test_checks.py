@@ -128,6 +128,13 @@ def test_reading_the_notebooks_variables_is_pointed_out():
     assert grade(DOUBLE, notebook["double"]).right
 
 
+def test_a_method_with_the_name_of_a_variable_is_no_variable_of_the_notebook():
+    notebook = {"torch": torch, "mean": torch.ones(4)}
+    exec("def double(x):\n    return x.mean() + torch.stack([a.mean() for a in x])", notebook)
+    verdict = grade(DOUBLE, notebook["double"])
+    assert not verdict.right and "from the notebook" not in verdict.message
+
+
 def test_a_value_in_place_of_the_function_is_told_how_to_call():
     assert 'check("9.1", double)' in grade(DOUBLE, torch.zeros(2)).message
 

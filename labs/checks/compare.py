@@ -80,16 +80,25 @@ def describe(value: Any) -> str:
     if value is None:
         return "None"
     if isinstance(value, torch.Tensor):
-        return f"a {kind(value)} tensor of shape {list(value.shape)}"
+        return f"{_a(kind(value))} tensor of shape {list(value.shape)}"
     if isinstance(value, bool):
         return f"the truth value {value}"
     if isinstance(value, numbers.Real):
         return f"the number {value:.6g}"
     if isinstance(value, dict):
         return "a dict with keys " + (", ".join(map(repr, value)) or "(none)")
+    if isinstance(value, torch.dtype):
+        return str(value)
     if isinstance(value, (list, tuple)):
+        if len(value) <= 4 and all(type(entry) is int for entry in value):  # short enough to be read
+            return f"the {type(value).__name__} {value}"
         return f"a {type(value).__name__} of length {len(value)}"
-    return f"a {type(value).__name__}"
+    return _a(type(value).__name__)
+
+
+def _a(noun: str) -> str:
+    """The noun with its article: "an int", "a float"."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def form_fault(found: Any, expected: Any, where: str = "the answer") -> str | None:
@@ -100,7 +109,7 @@ def form_fault(found: Any, expected: Any, where: str = "the answer") -> str | No
         if found.shape != expected.shape:
             return f"expected {where} to have shape {list(expected.shape)}, found {list(found.shape)}"
         if kind(found) != kind(expected):
-            return f"expected {where} to have a {kind(expected)} dtype, found {found.dtype}"
+            return f"expected {where} to have {_a(kind(expected))} dtype, found {found.dtype}"
         return None
     if isinstance(expected, dict):
         if not isinstance(found, dict):

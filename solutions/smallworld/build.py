@@ -35,6 +35,9 @@ from .train_saes import Recipe
 STAGES = ("smallworld", "smallworld-llama", "saes", "quality")
 ARCHITECTURE = {"smallworld": "gpt2", "smallworld-llama": "llama"}
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+# Here the stream holds which word of a repetition comes next, and one of a thousand latents is a poor name for it: an
+# SAE that has met more copying text costs the model less.
+COPYING_PLACE = "blocks.3.hook_resid_pre"
 TEXT_CODE = ("concepts.py", "corpus.py", "grammar.py", "lexicon.py", "phrases.py", "tokenizer.py", "domains/*.py")
 SAE_CODE = ("train_saes.py", "activations.py", "quality.py")
 
@@ -47,7 +50,9 @@ def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
     main = Recipe(middle, n_tokens=5_000_000, lr=8e-3)  # the SAE that most chapters read
     # Where activations have few dimensions that matter, a high rate kills the latents of rare tokens.
     rate = {"blocks.0.hook_resid_pre": 3e-3, f"blocks.{n_layers // 2}.hook_mlp_out": 2e-3}
-    recipes = [main, *(replace(main, hook=hook, lr=rate.get(hook, main.lr)) for hook in places if hook != middle)]
+    longer = {COPYING_PLACE: 6_000_000}
+    recipes = [main, *(replace(main, hook=hook, lr=rate.get(hook, main.lr), n_tokens=longer.get(hook, main.n_tokens))
+                       for hook in places if hook != middle)]
     recipes += [Recipe(middle, kind, width, lr=2e-3 if kind == "relu" else 6e-3)
                 for kind in train_saes.SAVED_AS for width in (4, 8, 16) if (kind, width) != ("topk", 8)]
     sets = {"smallworld": recipes, "smallworld-llama": [main]}
@@ -67,6 +72,7 @@ class Plan:
     polish_steps: int = 1_600  # a second, short training at small rates, on rows of "giving" that are new
     seed: int = 0
     sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
+    copying_documents: int = 14_000  # more of it, for the SAE at `COPYING_PLACE`
     test_documents: int = quality.TEST_DOCUMENTS
     ngram_documents: int = quality.NGRAM_DOCUMENTS
     fingerprint_documents: int = 1_000
@@ -75,7 +81,7 @@ class Plan:
 
 MINIATURE = Plan(
     tokenizer_documents=1_500, rows=64, late_rows=16, late_from=4, steps=6, llama_steps=2, polish_steps=2,
-    sae_documents=150, test_documents=40, ngram_documents=200, fingerprint_documents=40,
+    sae_documents=150, copying_documents=20, test_documents=40, ngram_documents=200, fingerprint_documents=40,
     saes=tuple((m, tuple(r[-2:])) for m, r in sae_set(n_tokens=20_000, batch=256).items()))
 
 
@@ -244,7 +250,8 @@ def make_saes(bench: Workbench, device: str, jobs: int) -> None:
             continue
         weights = artifacts.sha256(bench.out / name / "model.safetensors")
         root = bench.out / "saes" / name
-        keys = {r: digest(asdict(r), weights, bench.plan.sae_documents, bench.plan.test_documents, code(*SAE_CODE))
+        keys = {r: digest(asdict(r), weights, bench.plan.sae_documents, bench.plan.test_documents, code(*SAE_CODE),
+                          *([bench.plan.copying_documents] if r.hook == COPYING_PLACE else []))
                 for r in recipes}
         todo = [r for r in recipes
                 if not bench.is_done(f"saes/{name}/{r.sae_id}", keys[r], root / r.sae_id / "cfg.json")]
@@ -270,6 +277,12 @@ def harvest(bench: Workbench, name: str, hooks: list[str], device: str) -> tuple
     with tqdm(total=int(rows.real.sum()), desc=f"activations of {name}", unit="token") as bar:
         for hook, acts in activations.harvest(model, rows, hooks, bar.update).items():
             np.save(folder / f"{hook}.npy", acts.numpy())
+    if COPYING_PLACE in hooks:
+        more = documents(SEEDS["train"], bench.plan.copying_documents, domains=["copying"])
+        rows = activations.to_rows((document.text for document in more), tokenizer, CONTEXT)
+        acts = activations.harvest(model, rows, [COPYING_PLACE])[COPYING_PLACE].numpy()
+        path = folder / f"{COPYING_PLACE}.npy"
+        np.save(path, np.concatenate([np.load(path), acts]))
     test = activations.to_rows(quality.texts("test", bench.plan.test_documents), tokenizer, CONTEXT)
     return folder, quality.model_loss(model, test)
 

@@ -216,10 +216,8 @@ COLLECT = Exercise(
 
 
 def draw_plan(generator) -> dict:
-    """So many tokens, one to three widths, a dtype and a size of shard."""
-    widths = [whole(generator, 10, 900) for _ in range(whole(generator, 1, 3))]
-    if len(widths) == 1:
-        widths.append(whole(generator, 10, 900))
+    """So many tokens, two or three widths, a dtype and a size of shard."""
+    widths = [whole(generator, 10, 900) for _ in range(max(2, whole(generator, 1, 3)))]
     return {
         "n_tokens": whole(generator, 20_000, 900_000),
         "widths": widths,
@@ -252,9 +250,9 @@ def _rounded_up(n_tokens, widths, dtype, shard_bytes):
     )
 
 
-def _rounded_down(n_tokens, widths, dtype, shard_bytes):
+def _rounded_down(n_tokens, widths, dtype, shard_bytes, extra=0):
     fits = plan(n_tokens, widths, dtype, shard_bytes)["tokens_per_shard"]
-    return _with(n_tokens, widths, dtype, shard_bytes, n_shards=n_tokens // fits)
+    return _with(n_tokens, widths, dtype, shard_bytes, n_shards=n_tokens // fits + extra)
 
 
 def _divided_bytes(n_tokens, widths, dtype, shard_bytes):
@@ -291,23 +289,17 @@ PLAN = Exercise(
         ),
         Wrong(
             "bits",
-            lambda n_tokens, widths, dtype, shard_bytes: _plan(
-                n_tokens, sum(widths), 8 * dtype.itemsize, shard_bytes
-            ),
+            lambda n, widths, dtype, shard_bytes: _plan(n, sum(widths), 8 * dtype.itemsize, shard_bytes),
             "That is eight times too much: a float16 has 16 *bits*, which is 2 bytes.",
         ),
         Wrong(
             "one hook point",
-            lambda n_tokens, widths, dtype, shard_bytes: _plan(
-                n_tokens, widths[0], dtype.itemsize, shard_bytes
-            ),
+            lambda n, widths, dtype, shard_bytes: _plan(n, widths[0], dtype.itemsize, shard_bytes),
             "You counted the first hook point only. Every token is written at all of them: add the widths.",
         ),
         Wrong(
             "widths multiplied",
-            lambda n_tokens, widths, dtype, shard_bytes: _plan(
-                n_tokens, math.prod(widths), dtype.itemsize, shard_bytes
-            ),
+            lambda n, widths, dtype, shard_bytes: _plan(n, math.prod(widths), dtype.itemsize, shard_bytes),
             "You multiplied the widths. A token's row at two hook points is as long as both rows together: add.",
         ),
         Wrong(
@@ -326,6 +318,12 @@ PLAN = Exercise(
             _rounded_down,
             "You rounded the number of shards down. The tokens that are left over need a shard too: round up, "
             "for example with `math.ceil`.",
+        ),
+        Wrong(
+            "always one more",
+            lambda *args: _rounded_down(*args, extra=1),
+            "You rounded down and added one. That is one shard too many wherever the last shard is exactly full. "
+            "Round up instead, for example with `math.ceil`.",
         ),
         Wrong(
             "bytes over bytes",

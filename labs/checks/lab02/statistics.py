@@ -158,6 +158,12 @@ RUNNING = Exercise(
             "delta². Take n·m / (n + m) with the count from before, and add m last.",
         ),
         Wrong(
+            "n counted too early, for the mean as well",
+            _wrong_merge(lambda n, m: m / (n + 2 * m), lambda n, m: (n + m) * m / (n + 2 * m)),
+            "It looks as if `n` already held the new batch when you computed the two weights. Both want the count "
+            "from before: move `n += m` to the end of the loop.",
+        ),
+        Wrong(
             "the mean moved half way",
             _wrong_merge(lambda n, m: 0.5, _right),
             "Your mean goes half way to each new batch. It should go as far as the batch weighs: "

@@ -83,6 +83,14 @@ FOLD = Exercise(
             "its weights must be *divided*; the decoder must give back larger ones.",
         ),
         Wrong(
+            "folded backwards",
+            lambda W_enc, b_enc, W_dec, b_dec, mean, scale: fold(
+                W_enc, b_enc, W_dec, b_dec, -mean / scale, 1 / scale
+            ),
+            "You went the other way: yours makes an SAE for normalised activations out of one that reads them as "
+            "they are. Here x is what is given, and z is what the old weights want.",
+        ),
+        Wrong(
             "encoder left as it was",
             _fold_with(W_enc=lambda W_enc, **_: W_enc),
             "`W_enc` is unchanged, so the features come out as many times too large as the activations are. "
