@@ -178,8 +178,9 @@ def make_model(bench: Workbench, name: str, device: str) -> None:
     tokenizer_folder = make_tokenizer(bench)
     rows, late_rows = (_rows(bench, tokenizer_folder, *part) for part in _texts(plan))
     last_rows = late_rows[-ROWS_PER_STEP * plan.polish_steps:]
-    rough, start = bench.work / name, time.monotonic()
-    if not (rough / "config.json").exists():
+    # Named by what it is made from, so that what an interrupted build of another plan left is never polished.
+    rough, start = bench.work / f"{name}-{_model_inputs(plan, name)[:12]}", time.monotonic()
+    if not rough.exists():
         train(rough, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device,
               late_rows=late_rows[:plan.late_rows], late_from=_late_from(plan, name))
     train(folder, ARCHITECTURE[name], last_rows, plan.polish_steps, tokenizer_folder, seed=plan.seed, device=device,
