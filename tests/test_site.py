@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import axe_playwright_python
 import pytest
-from browsing import PHONE, SITE, chromium_path, launch, scroll_through, serve, site_pages, visit
+from browsing import FRONT_DOOR, PHONE, SITE, chromium_path, launch, scroll_through, serve, site_pages, visit
 
 PAGES = site_pages()
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
@@ -18,10 +18,10 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not PAGES, reason="the site has not been built (make book)"),
 ]
-every_page = pytest.mark.parametrize("path", PAGES or ["index.html"])
+every_page = pytest.mark.parametrize("path", PAGES or ["book/index.html"])
 # The listings of our modules are all made alike: one stands for the rest where reading is what is tested.
 LISTINGS = [p for p in PAGES if p.startswith("_modules/")]
-every_reading_page = pytest.mark.parametrize("path", [p for p in PAGES if p not in LISTINGS[1:]] or ["index.html"])
+every_reading_page = pytest.mark.parametrize("path", [p for p in PAGES if p not in LISTINGS[1:]] or ["book/index.html"])
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,14 @@ def test_page_is_whole_and_asks_nobody_else(browser, base, path):
             box = figure.locator(".main-svg").first.bounding_box()
             assert box["width"] > 200 and box["height"] > 100
             assert figure.get_attribute("aria-label")
+
+
+@needs_chromium
+def test_the_front_door_opens(browser, base):
+    with visit(browser, base, FRONT_DOOR) as seen:
+        seen.page.wait_for_url(f"{base}/book/index.html")
+        assert seen.page.locator("h1").first.inner_text()
+        assert seen.errors == []
 
 
 @needs_chromium
@@ -150,7 +158,7 @@ def test_no_page_tells_where_it_was_built():
 
 
 def test_every_link_inside_the_site_leads_somewhere():
-    parsed = {path: Links((SITE / path).read_text("utf8")) for path in PAGES}
+    parsed = {path: Links((SITE / path).read_text("utf8")) for path in [FRONT_DOOR, *PAGES]}
     lost = []
     for path, links in parsed.items():
         for target in links.targets:
