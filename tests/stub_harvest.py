@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,13 +62,19 @@ class StubModel(torch.nn.Module):
     def run_with_cache(self, *_, **__):
         raise NotImplementedError
 
-    def run_with_hooks(self, ids, fwd_hooks, return_type=None):
+    @contextmanager
+    def hooks(self, fwd_hooks):
+        self.hung = fwd_hooks
+        yield
+        self.hung = []
+
+    def forward(self, ids, return_type=None):
         self.tick()
         self.last.append(tuple(ids.shape))
         sums = self.table[ids].cumsum(dim=1)
         values = dict(zip(HOOKS, (sums, sums.square()), strict=True))
         values["blocks.0.attn.hook_pattern"] = torch.ones(len(ids), 2, ids.shape[1], ids.shape[1])
-        for name, hook in fwd_hooks:
+        for name, hook in self.hung:
             hook(values[name], hook=None)
 
 

@@ -53,11 +53,12 @@ def interval_edges(active: Tensor, n_intervals: int) -> list[float]:
     check_axes("active", active, "active tokens")
     if n_intervals < 1:
         raise InputError(f"n_intervals: expected 1 or more, got {n_intervals}.")
-    rank = np.linspace(0, 1, n_intervals + 1) * (len(active) - 1)
+    rank = np.arange(n_intervals + 1) / n_intervals * (len(active) - 1)
     below = rank.astype(np.int64)
     above = np.minimum(below + 1, len(active) - 1)
     # As torch.quantile, which sorts everything and refuses more than 16 million values.
-    ordered = np.partition(active.detach().cpu().numpy(), np.unique(np.concatenate([below, above]))).astype(float)
+    places = sorted({*below.tolist(), *above.tolist()})
+    ordered = np.partition(active.detach().cpu().numpy(), places).astype(float)
     cuts = (ordered[below] + (rank - below) * (ordered[above] - ordered[below])).tolist()
     cuts[0], cuts[-1] = float(ordered[0]), float(ordered[-1])  # exact: the maximum belongs to the last one
     return sorted(set(cuts))
@@ -126,18 +127,15 @@ def page_of(
     positive, negative = list(logits[0]), list(logits[1])
     if len(active) == 0:  # a dead latent has a page too: it says that nothing was found
         return FeaturePage(latent, n_tokens, 0, 0.0, 0.0, [], [0.0], [], positive, negative)
-    counts, edges = torch.histogram(active, n_bins, range=(0.0, float(active.max())))
+    maximum = float(active.max())
+    counts, edges = torch.histogram(active, n_bins, range=(0.0, maximum))
     generator = torch.Generator().manual_seed(seed)
     intervals = []
     for number, (low, high) in enumerate(interval_bounds(active, n_intervals)):
-        inside = in_interval(active, low, high).nonzero().flatten()
-        if number == 0:
-            order = strongest_first(active)
-        else:
-            order = in_random_order(inside, generator)
-        examples = different_examples(order, where, cut, per_interval)
-        intervals.append(Interval(low, high, len(inside), examples))
-    return FeaturePage(latent, n_tokens, len(active), len(active) / n_tokens, float(active.max()),
+        inside = in_interval(active, low, high)
+        order = in_random_order(inside, generator) if number else strongest_first(active)
+        intervals.append(Interval(low, high, len(inside), different_examples(order, where, cut, per_interval)))
+    return FeaturePage(latent, n_tokens, len(active), len(active) / n_tokens, maximum,
                        counts.int().tolist(), edges.tolist(), intervals, positive, negative)
 
 
@@ -147,14 +145,14 @@ def interval_bounds(active: Tensor, n_intervals: int) -> list[tuple[float, float
     return list(zip(ends[:-1], ends[1:], strict=True))[::-1] or [(ends[0], ends[0])]
 
 
-def in_interval(active: Tensor, low: float, high: float) -> Tensor:
-    """Which of the active values lie in (low, high]; the interval that starts at their minimum includes it."""
-    values = active.double()
-    above = values >= low if low <= float(values.min()) else values > low
-    return above & (values <= high)
+def in_interval(active: Tensor, low: float, high: float) -> np.ndarray:
+    """Indices of the active values in (low, high]; the interval that starts at their minimum includes it."""
+    values = active.numpy().astype(float)  # the ends are double: a float32 would round them
+    above = values >= low if low <= values.min() else values > low
+    return np.flatnonzero(above & (values <= high))
 
 
-def strongest_first(active: Tensor, at_once: int = 4096) -> Iterator[int]:
+def strongest_first(active: Tensor, at_once: int = 256) -> Iterator[int]:
     """Indices of the active values, strongest first, of equal ones the first; sorted only as far as they are read."""
     values = active.detach().cpu().numpy()
     bar = np.partition(values, -at_once)[-at_once] if len(values) > at_once else -np.inf
@@ -163,10 +161,11 @@ def strongest_first(active: Tensor, at_once: int = 4096) -> Iterator[int]:
         yield from part[np.argsort(-values[part], kind="stable")].tolist()
 
 
-def in_random_order(indices: Tensor, generator: torch.Generator) -> Iterator[int]:
+def in_random_order(indices: np.ndarray, generator: torch.Generator) -> Iterator[int]:
     """The indices, shuffled."""
-    for piece in indices[torch.randperm(len(indices), generator=generator)].split(1024):
-        yield from piece.tolist()
+    shuffled = indices[torch.randperm(len(indices), generator=generator).numpy()]
+    for start in range(0, len(shuffled), 1024):
+        yield from shuffled[start : start + 1024].tolist()
 
 
 #: So many candidates are looked at for a handful of examples. Some latents fire on one phrase thousands of times.

@@ -7,11 +7,12 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from solutions.data.saved import DamagedFile, sha256
 from solutions.errors import CourseError, InputError
@@ -41,8 +42,35 @@ def file_names(shard: int) -> tuple[str, str]:
     return f"acts-{shard:05d}.safetensors", f"tokens-{shard:05d}.safetensors"
 
 
-def write_whole(path: Path, data: bytes) -> dict[str, Any]:
+def safetensors_header(arrays: Mapping[str, tuple[str, Sequence[int], int]]) -> bytes:
+    """What stands before the data of a safetensors file: eight bytes with the length of the rest, then JSON.
+
+    Args:
+        arrays: name to (dtype as the format calls it, shape, bytes), in the order in which the data follows.
+    """
+    header, offset = {}, 0
+    for name, (dtype, shape, size) in arrays.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format allows spaces: the data starts at a multiple of 8
+    return len(text).to_bytes(8, "little") + text
+
+
+def as_safetensors(tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
+    """The content of a safetensors file, piece by piece: the tensors' own memory, not a copy of it."""
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    data = {name: x.contiguous() for name, x in tensors.items()}
+    header = safetensors_header({name: (names[x.dtype], x.shape, x.nbytes) for name, x in data.items()})
+    return [header, *(memoryview(x.view(-1).view(torch.uint8).numpy()) for x in data.values())]
+
+
+def write_whole(path: Path, *pieces: bytes | memoryview) -> dict[str, Any]:
     """Write a file so that it appears whole or not at all, even when the power fails.
+
+    Args:
+        path: the file.
+        pieces: what it will hold, one after the other.
 
     Returns:
         Its size in bytes and its checksum, as the manifest lists them.
@@ -51,9 +79,12 @@ def write_whole(path: Path, data: bytes) -> dict[str, Any]:
         DiskFull: there is no room; nothing of the file is left.
     """
     part = path.with_name(path.name + ".part")
+    n_bytes, digest = sum(len(piece) for piece in pieces), hashlib.sha256()
     try:
         with open(part, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                digest.update(piece)
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -63,11 +94,11 @@ def write_whole(path: Path, data: bytes) -> dict[str, Any]:
             part.unlink(missing_ok=True)
         if error.errno in _FULL:
             raise DiskFull(
-                f"the disk is full: no room for {path.name} ({len(data):,} bytes) in {path.parent}. "
+                f"the disk is full: no room for {path.name} ({n_bytes:,} bytes) in {path.parent}. "
                 "What was written before is whole. Free some space and run the same harvest again: it goes on there."
             ) from error
         raise
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"bytes": n_bytes, "sha256": digest.hexdigest()}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ from solutions.data.store_files import (
     LOCK,
     MANIFEST,
     StoreInUse,
+    as_safetensors,
     file_names,
     read_manifest,
     size_problem,
@@ -157,7 +158,7 @@ class StoreWriter:
         acts, tokens_file = file_names(i)
         files = {
             tokens_file: write_whole(self.path / tokens_file, save(tokens, {"kinds": json.dumps(names)})),
-            acts: write_whole(self.path / acts, save({h: x.contiguous() for h, x in shard.acts.items()})),
+            acts: write_whole(self.path / acts, *as_safetensors(shard.acts)),
         }
         entry = {
             "documents": len(shard.lengths),

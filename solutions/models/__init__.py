@@ -4,7 +4,7 @@ Everything goes through TransformerLens's `TransformerBridge`: the Hugging Face 
 point at every step of the computation. The same lines load a folder and a model of the hub.
 """
 
-from solutions.models.harvest import SHARD_TOKENS, harvest
+from solutions.models.harvest import SHARD_TOKENS, harvest, model_identity
 from solutions.models.hooks import (
     HOOK_KINDS,
     check_hooks,
@@ -22,6 +22,7 @@ from solutions.models.running import (
     as_tokens,
     extract,
     generate,
+    hook_reader,
     loss,
     next_token_loss,
     next_tokens,
@@ -46,10 +47,12 @@ __all__ = [
     "layer_of",
     "load_model",
     "loss",
+    "model_identity",
     "next_token_loss",
     "next_tokens",
     "pick_device",
     "processing_of",
+    "hook_reader",
     "read_hooks",
     "run_with_edit",
     "unembedding",

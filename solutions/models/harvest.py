@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from solutions.data import DTYPES, ActivationStore, DiskFull, Shard, StoreWriter, Text, tokenize
 from solutions.errors import InputError, check_count, check_text, unknown_name
 from solutions.models.hooks import check_hooks, processing_of
-from solutions.models.running import read_hooks
+from solutions.models.running import hook_reader, read_hooks
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -105,7 +105,7 @@ def harvest(
         n_documents = len(texts)
     own = {"context_size": _context(model, context_size), "batch_size": batch_size, "shard_tokens": shard_tokens}
     own |= {"dtype": dtype, "test_share": test_share, "seed": seed}
-    head = _identity(model) | {"hooks": _shapes(model, hooks)} | own
+    head = model_identity(model) | {"hooks": _shapes(model, hooks)} | own
     with (
         StoreWriter(path, head, resume=resume) as writer,
         tqdm(total=n_documents, unit=" documents", desc="harvest", disable=not progress) as bar,
@@ -202,20 +202,17 @@ class _Harvest:
     def _activations(self, rows: list[Tensor]) -> dict[str, Tensor]:
         """Run the model over the rows, sorted by length so that little is padded; give them in their order."""
         lengths = torch.tensor([len(row) for row in rows])
-        starts = lengths.cumsum(0) - lengths
-        dtype, n, device = DTYPES[self.head["dtype"]], int(lengths.sum()), self.model.cfg.device
-        shapes = {hook: listed["shape"] for hook, listed in self.head["hooks"].items()}
-        acts = {hook: torch.empty(n, *shape, dtype=dtype) for hook, shape in shapes.items()}
-        for chosen in lengths.argsort(stable=True).split(self.head["batch_size"]):
-            ids = pad_sequence([rows[k] for k in chosen.tolist()], batch_first=True)  # any id: nobody looks back at it
-            places = torch.arange(ids.shape[1])
-            real = places < lengths[chosen, None]
-            kept, where = real.flatten().nonzero().squeeze(1), (starts[chosen, None] + places)[real]
-            for hook, x in read_hooks(self.model, ids.to(device), list(shapes)).items():
-                vectors = x.flatten(0, 1).index_select(0, kept.to(x.device))
-                acts[hook].index_copy_(0, where, vectors.to(dtype).cpu())
-            self.bar.update(len(chosen))
-        return acts
+        dtype, device = DTYPES[self.head["dtype"]], self.model.cfg.device
+        found: dict[str, list[Tensor]] = {hook: [torch.empty(0)] * len(rows) for hook in self.head["hooks"]}
+        with hook_reader(self.model, list(found)) as read:
+            for chosen in lengths.argsort(stable=True).split(self.head["batch_size"]):
+                batch = chosen.tolist()
+                ids = pad_sequence([rows[k] for k in batch], batch_first=True)  # any id: nobody looks back at it
+                for hook, x in read(ids.to(device)).items():
+                    for k, row in zip(batch, x.to(dtype).cpu(), strict=True):
+                        found[hook][k] = row[: lengths[k]]  # a view: each number is copied once, below
+                self.bar.update(len(batch))
+        return {hook: torch.cat(parts) for hook, parts in found.items()}
 
     def _check_space(self, documents: list[_Document], n_documents: int) -> None:
         """Refuse before hours of work what will not fit, judging by the length of the first documents."""
@@ -261,7 +258,7 @@ def _context(model: Any, context_size: int | None) -> int:
     return int(context_size)
 
 
-def _identity(model: Any) -> dict[str, Any]:
+def model_identity(model: Any) -> dict[str, Any]:
     """Which model this is: by name, and by its numbers, because a retrained model keeps its name."""
     target = getattr(model, "target", None)
     return {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -61,9 +62,11 @@ def extract(
     hooks = list(dict.fromkeys(check_hooks(model, hooks)))
     tokens = as_tokens(model, texts)
     pieces: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
-    for start in range(0, len(tokens), check_count(batch_size, "batch_size")):
-        for hook, acts in read_hooks(model, tokens.ids[start : start + batch_size], hooks).items():
-            pieces[hook].append(acts)
+    check_count(batch_size, "batch_size")
+    with hook_reader(model, hooks) as read:
+        for start in range(0, len(tokens), batch_size):
+            for hook, acts in read(tokens.ids[start : start + batch_size]).items():
+                pieces[hook].append(acts)
     return {hook: torch.cat(parts) for hook, parts in pieces.items()}
 
 
@@ -71,10 +74,14 @@ class _AllSeen(Exception):
     """The last hook wanted has fired: there is nothing more to compute."""
 
 
-@torch.no_grad()
-def read_hooks(model: TransformerBridge, ids: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-    """One forward pass over rows of ids [batch, pos] that ends the moment the last of the hooks has fired.
+@contextmanager
+def hook_reader(
+    model: TransformerBridge, hooks: Sequence[str]
+) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+    """A function from rows of ids [batch, pos] to their activations at the hooks, for as long as the block lasts.
 
+    Each call is one forward pass that ends the moment the last of the hooks has fired. The hooks are hung up once and
+    taken down at the end: looking up a name among all of a model's takes as long as a small model's layer.
     Nothing is checked but that every hook fires: `extract` and `harvest` are what to call.
     """
     seen: dict[str, Tensor] = {}
@@ -87,12 +94,24 @@ def read_hooks(model: TransformerBridge, ids: Tensor, hooks: Sequence[str]) -> d
 
         return store
 
-    try:
-        model.run_with_hooks(ids, fwd_hooks=[(hook, keep(hook)) for hook in hooks], return_type=None)
-    except _AllSeen:
-        return {hook: seen[hook] for hook in hooks}
-    missing = next(hook for hook in hooks if hook not in seen)
-    raise InputError(f"hook point {missing!r} never fires in this model. See hook_points(model).")
+    @torch.no_grad()
+    def read(ids: Tensor) -> dict[str, Tensor]:
+        seen.clear()
+        try:
+            model(ids, return_type=None)
+        except _AllSeen:
+            return {hook: seen[hook] for hook in hooks}
+        missing = next(hook for hook in hooks if hook not in seen)
+        raise InputError(f"hook point {missing!r} never fires in this model. See hook_points(model).")
+
+    with model.hooks(fwd_hooks=[(hook, keep(hook)) for hook in hooks]):
+        yield read
+
+
+def read_hooks(model: TransformerBridge, ids: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+    """One forward pass over rows of ids [batch, pos] that ends the moment the last of the hooks has fired."""
+    with hook_reader(model, hooks) as read:
+        return read(ids)
 
 
 #: Below this share of the activations' standard deviation a value counts as near zero.

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from solutions.data import DamagedFile, sha256
-from solutions.data.store_files import DiskFull
+from solutions.data.store_files import DiskFull, safetensors_header
 from solutions.errors import InputError
 
 FORMAT, VERSION = "monosemantic feature index", 1
@@ -37,17 +37,13 @@ def create_arrays(path: Path, arrays: Mapping[str, tuple[str, tuple[int, ...]]])
     arrays: name to (dtype, shape), the wide dtypes first so that every array starts at a multiple of its
     element size. The room on the disk is taken at once: a full disk is an error here, not a crash later.
     """
-    header, offset = {}, 0
-    for name, (dtype, shape) in arrays.items():
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(DTYPES[dtype]).itemsize
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format allows spaces: the data starts at a multiple of 8
+    sizes = {name: int(np.prod(shape, dtype=np.int64)) * np.dtype(DTYPES[dtype]).itemsize
+             for name, (dtype, shape) in arrays.items()}
+    header = safetensors_header({name: (*arrays[name], size) for name, size in sizes.items()})
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        _reserve(file, 8 + len(text), offset)
-    return _map(path, header, 8 + len(text), "r+")
+        file.write(header)
+        _reserve(file, len(header), sum(sizes.values()))
+    return _map(path, json.loads(header[8:]), len(header), "r+")
 
 
 def _reserve(file: Any, start: int, size: int) -> None:

@@ -27,16 +27,18 @@ def best(score: np.ndarray, k: int) -> np.ndarray:
     return candidates[np.argsort(-score[candidates], kind="stable")][:k]
 
 
-def count_latents(index: FeatureIndex, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """On how many of the places each latent is active, and its mean activation there; [n_latents] each.
+def count_latents(
+    index: FeatureIndex, places: np.ndarray, means: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """On how many of the places each latent is active, and with `means` its mean activation there; [n_latents] each.
 
     Of more places than `MOST_ENTRIES` allows for, evenly spaced ones are looked at and the counts are scaled up.
     """
     most = max(1, int(MOST_ENTRIES * index.n_content / max(index.nnz, 1)))
     looked = places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).astype(np.int64)]
-    latents, values = index.entries(looked)
+    latents, values = index.entries(looked, means)
     n = np.bincount(latents, minlength=index.n_latents)
-    mean = np.bincount(latents, values, minlength=index.n_latents) / np.maximum(n, 1)
+    mean = np.bincount(latents, values, minlength=index.n_latents) / np.maximum(n, 1) if means else None
     return (n if looked is places else np.rint(n * (len(places) / most)).astype(np.int64)), mean
 
 
@@ -52,7 +54,7 @@ def cofiring(index: FeatureIndex, j: int, where: np.ndarray, k: int) -> dict[str
 
 
 def search_token(index: FeatureIndex, places: np.ndarray, k: int) -> pd.DataFrame:
-    hits, mean = count_latents(index, places)
+    hits, mean = count_latents(index, places, means=True)
     active = index.n_active.numpy()
     hits = np.minimum(hits, active)
     f1 = 2 * hits / np.maximum(active + len(places), 1)
