@@ -47,7 +47,8 @@ def run(quick: bool) -> list[dict]:
     """All rows of this bench: name, value, unit, limit, ok, note."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="bench-index-") as folder:
-        return embedded_rows(Path(folder), quick) + synthetic_rows(Path(folder), quick)
+        return [*embedded_rows(Path(folder), quick), *gpt2_rows(Path(folder), quick),
+                *synthetic_rows(Path(folder), quick)]
 
 
 # -------------------------------------------------------------------------------------------- measuring
@@ -178,8 +179,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n)
 
 
-def cost_of_all_pages(target, texts, model, vocabulary, folder: Path) -> tuple:
-    """Harvest, index and read the page of every latent; the index, and rows of what each latent cost."""
+def cost_of_all_pages(target, texts, model, vocabulary, folder: Path, context: int = CONTEXT,
+                      n_pages: int | None = None) -> tuple:
+    """Harvest, index all latents and read their pages; the index, and rows of what a latent cost.
+
+    n_pages: read so many pages only, and reckon that the others cost as much each.
+    """
     from solutions.analysis import build_index
     from solutions.models import unembedding
     from solutions.models.harvest import harvest
@@ -187,25 +192,29 @@ def cost_of_all_pages(target, texts, model, vocabulary, folder: Path) -> tuple:
 
     sae = load_sae(target, "cpu")
     start, used = time.perf_counter(), time.process_time()
-    store = harvest(model, texts, target.hook, folder / "store", context_size=CONTEXT, progress=False)
+    store = harvest(model, texts, target.hook, folder / "store", context_size=context, progress=False)
     harvested = time.process_time() - used
     with peak_memory() as memory:
         index = build_index(store, sae, target.hook, folder / "index", vocabulary=vocabulary,
                             unembed=unembedding(model), progress=False)
     built = time.process_time() - used - harvested
-    for j in range(index.n_latents):
+    n_pages = n_pages or index.n_latents
+    for j in range(n_pages):
         index.page(j)
-    cpu, wall = time.process_time() - used, time.perf_counter() - start
+    wall, pages = time.perf_counter() - start, time.process_time() - used - harvested - built
+    pages *= index.n_latents / n_pages
+    cpu = harvested + built + pages
     n, shape = index.n_latents, f"{sae.cfg.d_sae:,} latents × {index.n_content:,} tokens"
     dense = store.n_content * n * 4 / 2**20
     return index, [
         row("cost per latent, model to page", 1e3 * cpu / n, "ms CPU", note=f"{shape}, one thread; harvest "
-            f"{harvested:.1f} s, build {built:.1f} s, all pages {cpu - harvested - built:.1f} s; wall {wall:.1f} s"),
+            f"{harvested:.1f} s, build {built:.1f} s, all pages {pages:.1f} s; wall {wall:.1f} s"),
         row("memory to build", memory.mb, "MB", note=f"{shape}, which dense would take {dense:,.0f} MB"),
     ]
 
 
-def against_sae_dashboard(target, texts, model, ours_ms: float, folder: Path, n_latents: int) -> dict:
+def against_sae_dashboard(target, texts, model, ours_ms: float, folder: Path, n_latents: int,
+                          context: int = CONTEXT) -> dict:
     """CPU time per latent of sae-dashboard over ours, on the same model, tokens and latents."""
     from solutions import hub
     from solutions.data import tokenize
@@ -216,10 +225,11 @@ def against_sae_dashboard(target, texts, model, ours_ms: float, folder: Path, n_
         return row(name, None, "×", LIMIT_RATIO, "more", "skipped: SAE_DASHBOARD_PYTHON is not set")
     from safetensors.torch import save_file
 
-    save_file({"tokens": tokenize(model, texts, context_size=CONTEXT).ids}, folder / "tokens.safetensors")
-    job = {"model": str(hub.embedded(target.model)), "hook": target.hook, "context": CONTEXT,
-           "sae": str(hub.embedded(f"saes/{target.sae_release}/{target.sae_id}")),
-           "tokens": str(folder / "tokens.safetensors"), "n_latents": n_latents}
+    save_file({"tokens": tokenize(model, texts, context_size=context).ids}, folder / "tokens.safetensors")
+    own_model, own_sae = Path(target.model), Path(target.sae_release) / target.sae_id
+    job = {"model": str(own_model if own_model.is_dir() else hub.embedded(target.model)), "hook": target.hook,
+           "sae": str(own_sae if own_sae.is_dir() else hub.embedded(f"saes/{target.sae_release}/{target.sae_id}")),
+           "tokens": str(folder / "tokens.safetensors"), "n_latents": n_latents, "context": context}
     script = Path(__file__).with_name("sae_dashboard_run.py")
     threads = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([python, str(script)], input=json.dumps(job), capture_output=True, text=True,
@@ -232,6 +242,57 @@ def against_sae_dashboard(target, texts, model, ours_ms: float, folder: Path, n_
     return row(name, per_latent / ours_ms, "×", LIMIT_RATIO, "more",
                f"sae-dashboard {theirs['version']}: {per_latent:.1f} ms CPU per latent, peak {theirs['peak_gb']:.1f} "
                f"GB; ours {ours_ms:.1f} ms; {n_latents:,} latents × {theirs['n_tokens']:,} tokens")
+
+
+# ----------------------------------------------------------------------------------- at GPT-2's real shapes
+
+def gpt2_rows(folder: Path, quick: bool) -> list[dict]:
+    """The same at the shapes of GPT-2 small and of its SAE with 24,576 latents; the weights are made up.
+
+    sae-dashboard makes 512 of the latents (two of its batches): it does the same work for every 256.
+    """
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from hub_cache import fake_gpt2
+
+    from solutions.data import load_texts, str_tokens, tokenize
+    from solutions.models import load_model
+    from solutions.targets import Target, get_target
+
+    context, n_texts, n_latents = 128, 4 if quick else 64, 16 if quick else 512
+    target = Target(
+        name="random", model=str(fake_gpt2(folder / "hub")), hook="blocks.6.hook_resid_pre",
+        sae_release=str(folder / "saes"), sae_id="wide", d_in=768, d_sae=24_576, context_size=context,
+        wrong_hook="blocks.6.hook_mlp_out",
+    )
+    random_sae(folder / "saes" / "wide", target)
+    model = load_model(target, "cpu")
+    texts = []
+    for text in load_texts(get_target("smallworld"), 2000):
+        if len(texts) < n_texts and tokenize(model, text.text, context_size=context).ids.shape[1] == context:
+            texts.append(text.text)
+    vocabulary = str_tokens(model, torch.arange(model.cfg.d_vocab))
+    with one_thread():
+        _, cost = cost_of_all_pages(target, texts, model, vocabulary, folder, context, n_latents)
+    for line in cost:
+        line["name"] = line["name"].replace("index: ", "index: GPT-2's shapes, ")
+    return [*cost, against_sae_dashboard(target, texts, model, cost[0]["value"], folder, n_latents, context)]
+
+
+def random_sae(folder: Path, target, k: int = 32) -> None:
+    """A TopK SAE of random directions, in SAELens's format."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    directions = torch.nn.functional.normalize(torch.randn(target.d_sae, target.d_in), dim=1)
+    weights = {"W_enc": directions.T.contiguous(), "b_enc": torch.zeros(target.d_sae),
+               "W_dec": directions, "b_dec": torch.zeros(target.d_in)}
+    save_file(weights, folder / "sae_weights.safetensors")
+    metadata = {"sae_lens_version": "6.54.12", "model_name": target.name, "hook_name": target.hook,
+                "prepend_bos": True, "context_size": target.context_size}
+    config = {"architecture": "topk", "d_in": target.d_in, "d_sae": target.d_sae, "k": k, "dtype": "float32",
+              "device": "cpu", "apply_b_dec_to_input": True, "normalize_activations": "none",
+              "reshape_activations": "none", "rescale_acts_by_decoder_norm": False, "metadata": metadata}
+    (folder / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------- at a real SAE's size
