@@ -50,3 +50,23 @@ def test_a_broken_promise_or_a_failed_benchmark_is_the_exit_code(tmp_path, monke
     assert bench.main([]) == 1 and "fake failed: RuntimeError: no rows" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         bench.main(["unknown"])
+
+
+def test_the_training_bench_compares_pairs_and_keeps_no_promise_at_quick_sizes(monkeypatch):
+    from tests.benchmarks import bench_training as training
+
+    assert training.ratio([(4.0, 1.0), (9.0, 1.0), (2.0, 1.0)], [(2.0, 2.0), (3.0, 1.0), (2.0, 1.0)]) == 2.0
+    assert training.row("a", 2.0, least=2.5)["ok"] is False and training.row("a", 2.5, least=2.5)["ok"] is True
+    assert training.row("a", None, least=2.5)["ok"] is None
+    shape = training.QUICK[1]
+    x = training.made_up(shape.d, 4 * shape.batch)
+    (line,) = training.crossover_rows(shape, x, quick=True)
+    assert line["note"].count("%") >= 4
+    ours = training.Ours("relu", shape, x, l1=1.0)
+    used = training.watched(ours.run)
+    ours(), ours()
+    assert used == ["dense", "dense"]
+    monkeypatch.setattr(training, "QUICK", (shape,))
+    for name in ("step_rows", "run_rows", "loss_rows", "crossover_rows"):
+        monkeypatch.setattr(training, name, lambda *_, **__: [training.row("a", 1.0, least=2.0)])
+    assert {line["ok"] for line in training.run(quick=True)} == {None}

@@ -18,7 +18,7 @@ from torch import nn
 
 from solutions import analysis
 from solutions.analysis import FeatureIndex, build_index
-from solutions.analysis.index import build, layout, reports
+from solutions.analysis.index import build, layout, reports, sparse
 from solutions.data import DamagedFile, str_tokens, tokenize
 from solutions.errors import InputError
 from solutions.models import extract
@@ -381,6 +381,21 @@ def test_an_sae_that_rescales_its_output_is_decoded_by_its_own_decode(tmp_path):
     index = make(store, sae, tmp_path / "index")
     wanted = (acts[1:] - 2 * (acts[1:] + 0.1)).square().sum(1)
     assert torch.allclose(index.error[1:], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("rescales", [False, True])
+def test_a_topk_sae_is_read_by_its_largest_entries_unless_it_does_more_than_that(rescales):
+    from sae_lens import TopKSAE, TopKSAEConfig
+
+    torch.manual_seed(0)
+    sae = TopKSAE(TopKSAEConfig(d_in=8, d_sae=64, k=4, rescale_acts_by_decoder_norm=rescales))
+    for parameter in sae.parameters():
+        parameter.data = torch.randn_like(parameter)
+    x = torch.randn(50, 8)
+    with torch.no_grad():
+        read = sparse.quickest_encoder(sae, x)
+        assert torch.allclose(read(x).dense(50, 64), encode(sae, x), atol=1e-5)
+    assert (read.__name__ == "top_k") is not rescales
 
 
 # ------------------------------------------------------------------------------------------- concepts

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,10 +199,12 @@ class ActivationStore:
         batch_size: int,
         *,
         shuffle: bool = False,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         split: str | None = None,
         bos: bool = False,
         buffer_tokens: int | None = None,
+        start: int = 0,
+        stripe: tuple[int, int] = (0, 1),
     ) -> Iterator[StoreBatch]:
         """Every token once, in batches; the last one may be smaller.
 
@@ -213,10 +215,13 @@ class ActivationStore:
                 order until the buffer is full. The buffer's tokens are then dealt in random order. So a
                 token's neighbours land in the same buffer, but hardly ever in the same batch: of 256, about
                 256 × batch_size / buffer_tokens. A buffer as large as the store shuffles perfectly.
-            seed: the same seed gives the same order.
+            seed: the same seed gives the same order. Several numbers make one seed, e.g. that of a run and the epoch.
             split: only "train", or only "test".
             bos: whether BOS is given, too. Its vector is like no other and would be most of the variance.
             buffer_tokens: how many tokens' vectors are in memory at a time when shuffling; at least a batch.
+            start: so many batches are left out at the beginning, unread: to go on where one stopped.
+            stripe: (r, n) gives rows r, r + n, r + 2n, ... of every batch, and the others are not read: n processes
+                with one r each share the batches among them.
 
         Returns:
             One `StoreBatch` after another, with acts [n, d] float32 and index [n], the tokens' places in the store.
@@ -224,27 +229,47 @@ class ActivationStore:
         self._check_hook(hook)
         check_count(batch_size, "batch_size")
         size = check_count(BUFFER_TOKENS if buffer_tokens is None else buffer_tokens, "buffer_tokens")
+        check_count(start, "start", least=0)
         places = self._places(split, bos)  # here, so that a mistake is an error now and not at the first batch
         if not shuffle:
-            return self._in_order(hook, places, batch_size)
-        return self._shuffled(hook, places, batch_size, max(size // batch_size, 1) * batch_size, seed)
+            return self._in_order(hook, places, batch_size, start, stripe)
+        buffer = max(size // batch_size, 1) * batch_size
+        return self._shuffled(hook, places, batch_size, buffer, seed, start, stripe)
 
-    def _in_order(self, hook: str, places: np.ndarray, batch_size: int) -> Iterator[StoreBatch]:
-        for start in range(0, len(places), batch_size):
-            part = places[start : start + batch_size]
+    def _in_order(
+        self, hook: str, places: np.ndarray, batch_size: int, start: int, stripe: tuple[int, int]
+    ) -> Iterator[StoreBatch]:
+        for first in range(start * batch_size, len(places), batch_size):
+            part = places[first : first + batch_size][stripe[0] :: stripe[1]]
             yield StoreBatch(self._rows(hook, part).float(), torch.from_numpy(part))
 
     def _shuffled(
-        self, hook: str, places: np.ndarray, batch_size: int, buffer: int, seed: int
+        self,
+        hook: str,
+        places: np.ndarray,
+        batch_size: int,
+        buffer: int,
+        seed: int | Sequence[int],
+        start: int,
+        stripe: tuple[int, int],
     ) -> Iterator[StoreBatch]:
         dice = np.random.default_rng(seed)
-        starts = dice.permutation(np.arange(0, len(places), RUN))
-        order = np.concatenate([places[start : start + RUN] for start in starts] or [places])
-        for start in range(0, len(order), buffer):
-            part = np.sort(order[start : start + buffer])  # read in the order of the disk
-            vectors, index = self._rows(hook, part), torch.from_numpy(part)
-            for chosen in torch.from_numpy(dice.permutation(len(part))).split(batch_size):
-                yield StoreBatch(vectors[chosen].float(), index[chosen])
+        runs = dice.permutation(np.arange(0, len(places), RUN))
+        order = np.concatenate([places[run : run + RUN] for run in runs] or [places])
+        for first in range(0, len(order), buffer):
+            part = np.sort(order[first : first + buffer])  # read in the order of the disk
+            dealt = dice.permutation(len(part))  # drawn for a buffer that is left out, too: the dice stay in step
+            hands = [dealt[i : i + batch_size][stripe[0] :: stripe[1]] for i in range(0, len(part), batch_size)]
+            hands = hands[max(start - first // batch_size, 0) :]
+            if not hands:
+                continue
+            wanted = np.sort(np.concatenate(hands))
+            row = np.zeros(len(part), dtype=np.int64)
+            row[wanted] = np.arange(len(wanted))
+            vectors = self._rows(hook, part[wanted])
+            for hand in hands:
+                chosen = vectors.index_select(0, torch.from_numpy(row[hand]))
+                yield StoreBatch(chosen.float(), torch.from_numpy(part[hand]))
 
     def statistics(self, hook: str, split: str | None = "train") -> Normalisation:
         """Mean and variance of each dimension and mean length, BOS left out. One pass; remembered.

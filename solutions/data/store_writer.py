@@ -85,7 +85,7 @@ class StoreWriter:
             raise InputError(
                 f"{self.path} holds {strangers[0]!r}, which is not part of a store. Choose an empty folder."
             )
-        self._lock = _locked(self.path / LOCK)
+        self._lock = locked(self.path / LOCK)
         try:
             self._open()
         except BaseException:
@@ -202,7 +202,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def _locked(path: Path) -> Any:
+def locked(path: Path) -> Any:
     """Open and lock a file. The system gives the lock back when the process ends, so a dead one never holds it."""
     file = open(path, "a+b", buffering=0)
     try:

@@ -54,7 +54,8 @@ def reconstruction_error(sae: SAE, acts: Tensor) -> Tensor:
 def check_sae(sae: object) -> None:
     """Refuse anything that is not a SAELens SAE."""
     if not all(hasattr(sae, name) for name in ("encode", "decode", "cfg")):
-        raise InputError(f"sae must be an SAE from load_sae, got {type(sae).__name__}.")
+        hint = " `as_sae_lens(sae)` makes one of it." if hasattr(sae, "to_sae_lens") else ""
+        raise InputError(f"sae must be an SAE from load_sae, got {type(sae).__name__}.{hint}")
 
 
 def _device(sae: SAE) -> torch.device:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from solutions.analysis.index.identity import check_origin, sae_identity, store_identity, vocabulary_identity
@@ -27,9 +26,9 @@ from solutions.analysis.index.layout import (
     write_manifest,
 )
 from solutions.analysis.index.read import FeatureIndex
+from solutions.analysis.index.sparse import quickest_decoder, quickest_encoder
 from solutions.analysis.shapes import check_axes
 from solutions.errors import InputError, check_count
-from solutions.sae import decode, encode
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -154,7 +153,7 @@ def _read_store(
     counts = np.zeros(store.n_tokens, np.int64)
     per_latent, maximum = np.zeros(n_latents, np.int64), np.zeros(n_latents, np.float32)
     error, norm = np.zeros(store.n_tokens, np.float32), np.zeros(store.n_tokens, np.float32)
-    moments, rebuild, before, seen = _Moments(), None, -1, 0
+    moments, read, rebuild, before, seen = _Moments(), None, None, -1, 0
     bar = tqdm(total=store.n_content, desc="encode", unit="token", unit_scale=True, disable=not progress)
     with open(folder / ".latents", "wb") as latents_file, open(folder / ".values", "wb") as values_file, bar:
         for x, place in store.batches(hook, size):
@@ -162,14 +161,14 @@ def _read_store(
                 raise InputError("the store's batches do not come in the order of its tokens.")
             before, seen = int(place[-1]), seen + len(x)
             x, place = x.to(device), place.numpy()
-            features = encode(sae, x)
-            rows, latents, values = active_entries(features)
-            counts[place] = torch.bincount(rows, minlength=len(x)).cpu().numpy()
-            rebuild = rebuild or _decoder(sae, features, rows, latents, values)
-            error[place] = (x - rebuild(features, rows, latents, values)).square().sum(1).cpu().numpy()
+            read = read or quickest_encoder(sae, x)
+            entries = read(x)
+            rebuild = rebuild or quickest_decoder(sae, entries, len(x))
+            counts[place] = torch.bincount(entries.rows, minlength=len(x)).cpu().numpy()
+            error[place] = (x - rebuild(entries, len(x))).square().sum(1).cpu().numpy()
             norm[place] = x.square().sum(1).cpu().numpy()
             moments.add(x)
-            latents, values = latents.int().cpu().numpy(), values.float().cpu().numpy()
+            latents, values = entries.latents.int().cpu().numpy(), entries.values.float().cpu().numpy()
             per_latent += np.bincount(latents, minlength=n_latents)
             np.maximum.at(maximum, latents, values)
             latents.tofile(latents_file)
@@ -179,44 +178,6 @@ def _read_store(
         raise InputError("the store holds no tokens but BOS: there is nothing to index.")
     return _Found(int(counts.sum()), seen, counts, per_latent, maximum, error, norm,
                   float(error.sum(dtype=np.float64)), moments.variance())
-
-
-def active_entries(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(rows, latents, values) of what is above zero in [tokens, latents], a row's latents ascending.
-
-    As `nonzero`, a third faster: numpy looks through a mask with one number for each place.
-    """
-    flat = features.reshape(-1)
-    places = torch.from_numpy(np.flatnonzero((flat > 0).cpu().numpy())).to(features.device)
-    rows = places // features.shape[1]
-    return rows, places - rows * features.shape[1], flat[places]
-
-
-Rebuild = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def _decoder(sae: SAE, features: Tensor, rows: Tensor, latents: Tensor, values: Tensor) -> Rebuild:
-    """The quickest way to decode that gives what the SAE's own `decode` gives.
-
-    Few latents are active, so adding up their decoder rows takes a small part of the dense product's time. An SAE
-    that also rescales or normalises has to do it itself; whether this one does is seen on the first batch.
-    """
-    bias = getattr(sae, "b_dec", None)
-
-    def dense(features: Tensor, *_: Tensor) -> Tensor:
-        return decode(sae, features)
-
-    def sparse(features: Tensor, rows: Tensor, latents: Tensor, values: Tensor) -> Tensor:
-        starts = torch.searchsorted(rows, torch.arange(len(features), device=rows.device))
-        x_hat = F.embedding_bag(latents, sae.W_dec, starts, mode="sum", per_sample_weights=values)
-        return x_hat + bias
-
-    if bias is None or features.dtype != sae.W_dec.dtype:
-        return dense
-    want = dense(features)
-    atol = 1e-4 * float(want.abs().mean())
-    same = torch.allclose(sparse(features, rows, latents, values), want, rtol=1e-4, atol=atol)
-    return sparse if same else dense
 
 
 class _Moments:

@@ -17,6 +17,7 @@ from torch import Tensor
 from solutions.analysis.index import reports
 from solutions.analysis.index.identity import check_origin, sae_identity, store_identity
 from solutions.analysis.index.layout import open_arrays, read_manifest, verify_files
+from solutions.analysis.index.sparse import entries_of
 from solutions.analysis.pages import (
     Example,
     FeaturePage,
@@ -401,10 +402,9 @@ class FeatureIndex:
             return self.document(features)
         if features.ndim != 2 or features.shape[1] != self.n_latents:
             raise InputError(f"features: expected [tokens, {self.n_latents}], got {list(features.shape)}.")
-        rows, latents = (features > 0).nonzero(as_tuple=True)
-        starts = torch.searchsorted(rows, torch.arange(len(features) + 1, device=rows.device))
-        values = features[rows, latents].float()
-        return SparseRows(starts.cpu(), latents.cpu(), values.cpu(), self.n_latents)
+        found = entries_of(features.float())
+        starts = torch.searchsorted(found.rows, torch.arange(len(features) + 1, device=found.rows.device))
+        return SparseRows(starts.cpu(), found.latents.cpu(), found.values.cpu(), self.n_latents)
 
     # ------------------------------------------------------------------- what the SAE does not account for
 
