@@ -135,6 +135,23 @@ def test_a_method_with_the_name_of_a_variable_is_no_variable_of_the_notebook():
     assert not verdict.right and "from the notebook" not in verdict.message
 
 
+def test_a_silent_latent_in_a_list_is_named():
+    top_of_text = registry.find_exercise("3.5")
+
+    def with_a_silent_one(features, keep, k):
+        found = top_of_text.reference(features, keep, k)
+        silent = (features[keep].amax(0) == 0).nonzero().flatten().tolist()
+        return [*found[:-1], (silent[0], 1.0, 1)] if silent else found
+
+    verdict = grade(top_of_text, with_a_silent_one)
+    assert verdict.status == "wrong" and "Yours lists latent" in verdict.message
+
+
+def test_the_stand_in_for_the_model_is_described_as_one():
+    verdict = grade(registry.find_exercise("3.3"), lambda model, *others: model)
+    assert "stand-in for the model" in verdict.message and "ToyModel" not in verdict.message
+
+
 def test_a_value_in_place_of_the_function_is_told_how_to_call():
     assert 'check("9.1", double)' in grade(DOUBLE, torch.zeros(2)).message
 
@@ -151,6 +168,13 @@ def test_a_value_in_place_of_the_function_is_told_how_to_call():
             ),
             "[2, 5]",
         ),
+        (RuntimeError("quantile() input tensor must be either float or double dtype"), "`torch.quantile`"),
+        (RuntimeError("quantile() q tensor must be same dtype as the input tensor"), "`.float()`"),
+        (ValueError("You are trying to save a non contiguous tensor: `W_enc` which is"), "`.contiguous()`"),
+        (RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn"), "requires_grad_"),
+        (RuntimeError("a leaf Variable that requires grad is being used in an in-place"), "no_grad"),
+        (AttributeError("'dict' object has no attribute 'b_dec'"), '["b_dec"]'),
+        (AttributeError("'ToyModel' object has no attribute 'W_V'"), "stand-in for the model"),
         (AttributeError("'NoneType' object has no attribute 'shape'"), "`return`"),
         (TypeError("f() takes 1 positional argument but 2 were given"), "`def`"),
         (KeyError("it"), "keys it has"),

@@ -89,6 +89,8 @@ def describe(value: Any) -> str:
         return "a dict with keys " + (", ".join(map(repr, value)) or "(none)")
     if isinstance(value, torch.dtype):
         return str(value)
+    if described := getattr(value, "described", None):
+        return described
     if isinstance(value, (list, tuple)):
         if len(value) <= 4 and all(type(entry) is int for entry in value):  # short enough to be read
             return f"the {type(value).__name__} {value}"

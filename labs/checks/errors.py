@@ -41,6 +41,17 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     ),
     (
         (RuntimeError,),
+        r"does not require grad and does not have a grad_fn",
+        "Nothing that this loss was computed from asks for gradients. `.requires_grad_()` on a tensor makes it ask; "
+        "`.detach()`, `.item()` and `torch.no_grad()` cut it off.",
+    ),
+    (
+        (RuntimeError,),
+        r"leaf Variable that requires grad",
+        "Weights that learn may be changed by hand only where nobody keeps track: inside `with torch.no_grad():`.",
+    ),
+    (
+        (RuntimeError,),
         r"selected index k out of range",
         "`topk` was asked for more entries than the axis has. Is it looking at the right axis?",
     ),
@@ -55,6 +66,18 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
         r"could not infer output dtype|not implemented for '(?:Bool|Long|Int)'",
         "This operation needs floats, and the tensor holds whole numbers or truth values. `.float()` "
         "converts.",
+    ),
+    (
+        (RuntimeError,),
+        r"quantile\(\) (?:input tensor must be either float or double|q tensor must be same dtype)",
+        "`torch.quantile` works in float32 or float64, and both of its tensors must have the same of the two. "
+        "Whole numbers, half precision or a mixture: `.float()` on both sides settles it.",
+    ),
+    (
+        (ValueError, RuntimeError),
+        r"non contiguous tensor|Some tensors share memory",
+        "safetensors writes tensors that lie in one piece and are not views of one another. `.contiguous()` makes a "
+        "transposed view whole, `.clone()` a shared one independent.",
     ),
     (
         (IndexError,),
@@ -72,6 +95,17 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
         r"'NoneType' object",
         "Something on this line is `None`. A function without `return` gives None; so does a hook that "
         "never ran.",
+    ),
+    (
+        (AttributeError,),
+        r"'dict' object has no attribute '(?P<name>\w+)'",
+        'A dict\'s entries are read with square brackets: `["{name}"]`.',
+    ),
+    (
+        (AttributeError,),
+        r"'ToyModel' object has no attribute '(?P<name>\w+)'",
+        "The check calls your function with a small stand-in for the model (a ToyModel). Like the real one it has "
+        "`run_with_hooks` and `run_with_cache`; it has no `{name}`, and the exercise needs none.",
     ),
     (
         (AttributeError,),

@@ -180,6 +180,10 @@ def drawn(args: dict) -> str:
 
 
 def _brief(value: Any) -> str:
-    if isinstance(value, (bool, int, float, str)) or value is None:
+    if described := getattr(value, "described", None):
+        return described
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (bool, int, str)) or value is None:
         return f"`{value!r}`" if isinstance(value, str) else f"{value}"
     return describe(plain(value)) if not callable(value) else "a function"

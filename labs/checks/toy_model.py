@@ -29,6 +29,8 @@ class ToyModel:
         seed: for the weights.
     """
 
+    described = "a small stand-in for the model"  # what a learner reads where a message describes the input
+
     def __init__(self, n_layers: int, d_model: int, d_vocab: int, seed: int):
         generator = torch.Generator().manual_seed(seed)
         self.n_layers = n_layers

@@ -27,6 +27,7 @@ from solutions.analysis.controls import (
     random_directions,
     top_k_purity,
 )
+from solutions.analysis.detectors import mean_concept_f1, mean_lookup_f1, score_concepts
 from solutions.analysis.illusion import Illusion, best_label, illusion
 from solutions.analysis.index import (
     ConceptTable,
@@ -49,6 +50,16 @@ from solutions.analysis.kinds import (
     split_documents,
     split_tokens,
 )
+from solutions.analysis.matching import (
+    SHARED,
+    Matching,
+    arrange,
+    chance_of_match,
+    cosines,
+    match_latents,
+    max_cosines,
+    recovered,
+)
 from solutions.analysis.pages import (
     Example,
     FeaturePage,
@@ -60,6 +71,7 @@ from solutions.analysis.pages import (
 from solutions.analysis.parts import parts_of_layers, replacement_cost
 from solutions.analysis.promises import Promises, promises_kept
 from solutions.analysis.residue import ConceptProbes, probe_concepts, roc_auc
+from solutions.analysis.shrinkage import reconstruction_bias
 from solutions.analysis.tables import (
     activity_by_text,
     concept_scores,
@@ -72,6 +84,7 @@ from solutions.analysis.texts import LabelledTexts, labelled_texts, latent_activ
 from solutions.analysis.toy import ToyModels, interference, toy_superposition
 
 __all__ = [
+    "SHARED",
     "ConceptProbes",
     "ConceptTable",
     "Example",
@@ -80,6 +93,7 @@ __all__ = [
     "Illusion",
     "Interval",
     "LabelledTexts",
+    "Matching",
     "Probe",
     "Promises",
     "Purity",
@@ -87,13 +101,16 @@ __all__ = [
     "SparseRows",
     "ToyModels",
     "activity_by_text",
+    "arrange",
     "balanced_accuracy",
     "best_label",
     "build_index",
+    "chance_of_match",
     "concept_scores",
     "concept_table",
     "concepts_of",
     "contrast",
+    "cosines",
     "covariance_spectrum",
     "density",
     "dimensions_for",
@@ -111,7 +128,11 @@ __all__ = [
     "latent_activations",
     "logit_effects",
     "mass_purity",
+    "match_latents",
+    "max_cosines",
+    "mean_concept_f1",
     "mean_cosine",
+    "mean_lookup_f1",
     "nearest_latents",
     "neighbour_correlation",
     "norms_by_position",
@@ -124,8 +145,11 @@ __all__ = [
     "promises_kept",
     "random_directions",
     "random_rotation",
+    "reconstruction_bias",
+    "recovered",
     "replacement_cost",
     "roc_auc",
+    "score_concepts",
     "shuffle_dimensions",
     "shuffle_labels",
     "split_documents",

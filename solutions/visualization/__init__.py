@@ -30,6 +30,16 @@ Matrices (`heatmaps`, `matrices`)::
     heatmap(values, rows, columns, unit, x_title="", y_title="", diverging=False, write=True, title=None)
     confusion_matrix(counts, names, title=None)                        rows: what it is, columns: what was said
 
+Training (`training`)::
+
+    training_curves(logs, measures=None, x="tokens", x_title="tokens trained on", log_x=False, title=None)
+          logs: name -> table with a row for each logged step (or one such table); a panel for each measure
+    pareto(table, group="architecture", knob="k", x="l0", measures=None, ...)         seeds as bars
+    knobs(table, turned, measures, knob="knob", value="value", log_x=(), title=None)
+          turned: knob -> name of its axis; measures: column -> name; a row for each knob, seeds as bars
+    recovery(panels, x_title="latent", y_title="true feature", title=None)             panels: name -> cosines
+    matched_histogram(groups, at=0.7, ...)             groups: name -> cosines of matched latents
+
 Text and features (`text`, `gallery`, `page`)::
 
     token_strip(tokens, values, title=None, unit="activation units")   token_strips(texts, ...)
@@ -63,6 +73,7 @@ from solutions.visualization.shaded import shaded_html
 from solutions.visualization.shares import density_histogram, interval_purity, stacked_bars
 from solutions.visualization.style import printable, visible
 from solutions.visualization.text import dashboard, token_strip, token_strips
+from solutions.visualization.training import knobs, matched_histogram, pareto, recovery, training_curves
 
 __all__ = [
     "PageView",
@@ -80,9 +91,13 @@ __all__ = [
     "heatmap",
     "histogram",
     "interval_purity",
+    "knobs",
     "lines",
+    "matched_histogram",
+    "pareto",
     "printable",
     "ranked",
+    "recovery",
     "save_page",
     "scatter",
     "shaded_html",
@@ -93,5 +108,6 @@ __all__ = [
     "token_strip",
     "token_strips",
     "toy_directions",
+    "training_curves",
     "visible",
 ]

@@ -49,6 +49,16 @@ def _every_moment(features: Tensor, keep: Tensor, k: int) -> list[tuple]:
     return [(place % width, value, place // width) for place, value in pairs if value > 0]
 
 
+def _none_silent(answer, args, output) -> str | None:
+    strongest = _shown(args["features"], args["keep"]).amax(0)
+    silent = [i for i, *_ in output if not 0 <= i < len(strongest) or strongest[i] == 0]
+    if not silent:
+        return None
+    return (
+        f"Yours lists latent {' and '.join(map(str, silent[:3]))}, silent on every token that `keep` picks."
+    )
+
+
 TOP_OF_TEXT = Exercise(
     number="3.5",
     name="top_of_text",
@@ -108,6 +118,7 @@ TOP_OF_TEXT = Exercise(
             "The latents are right and the order is not: the strongest comes first.",
         ),
     ),
+    properties=(Property("Every latent in the list must be active somewhere in the text.", _none_silent),),
     look_at="the axes: positions come first, so a maximum over positions is `.max(0)`; it gives values and "
     "indices.",
     saw="a text in a few latents, and for each the word that woke it. Read the word before you name the "
