@@ -127,11 +127,11 @@ def test_knobs_share_a_scale_and_stand_in_rows():
     assert list(figure.data[1].y) == [10, 10] and list(figure.data[1].error_y.array) == [10, 10]  # per cent
     assert figure.layout.yaxis3.matches == "y" and figure.layout.yaxis4.matches == "y2"
     assert figure.layout.xaxis.type == "log" and figure.layout.xaxis3.type == "linear"
-    assert list(figure.layout.xaxis3.tickvals) == [4, 8, 16]
+    assert list(figure.layout.xaxis3.tickvals) == [4, 16]
     assert list(figure.layout.xaxis.ticktext) == ["1e-3", "4e-3"]
     long = pd.DataFrame({"knob": "n", "value": [50_000, 1e5, 2e5, 4e5, 8e5], "ev": range(5)})
     axis = visualization.knobs(long, {"n": "tokens"}, {"ev": "EV"}, log_x=["n"]).layout.xaxis
-    assert list(axis.ticktext) == ["50k", "200k", "800k"]
+    assert list(axis.ticktext) == ["50k", "800k"]
     assert "learning rate from 0.001 to 0.004: EV from 0.801" in figure.layout.meta["alt"]
 
 

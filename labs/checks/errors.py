@@ -53,7 +53,7 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     (
         (RuntimeError,),
         r"selected index k out of range",
-        "`topk` was asked for more entries than the axis has. Is it looking at the right axis?",
+        "`topk` was asked for more entries than the axis has. Is it the right axis, and can it be shorter here?",
     ),
     (
         (RuntimeError,),
@@ -131,9 +131,15 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
         "never ran.",
     ),
     (
+        (TypeError,),
+        r"Object of type \w+ is not JSON serializable",
+        "JSON knows text, numbers, `True`, `False`, `None`, lists and dicts, and nothing else. Write it as one of "
+        "those: a dtype as the text `\"float32\"`, for instance.",
+    ),
+    (
         (ZeroDivisionError,),
         r"",
-        "The divisor is zero: nothing was selected or counted. Can that happen on this input?",
+        "The divisor is zero. Was nothing selected or counted, or does this argument begin at 0?",
     ),
     ((RecursionError,), r"", "A function calls itself without end."),
     ((KeyboardInterrupt,), r"", "You stopped this cell while this line was running."),

@@ -88,7 +88,7 @@ def training_curves(
 
 def pareto(
     table: pd.DataFrame, group: str = "architecture", knob: str = "k", x: str = "l0",
-    x_title: str = "L0 (latents per token)", measures: Mapping[str, str] | None = None, log_x: bool = True,
+    x_title: str = "L0 (per token)", measures: Mapping[str, str] | None = None, log_x: bool = True,
     title: str | None = None,
 ) -> go.Figure:
     """Which kind of SAE is better at the same sparsity: a panel for each measure, a line for each kind.
@@ -169,7 +169,7 @@ def knobs(
                                 matches=None if r == 1 else "y" if c == 1 else f"y{c}")
             said.append(f"{x_title} from {places[0]:g} to {places[-1]:g}: {y_title} from {level[0]:.3g} to "
                         f"{level[-1]:.3g}")
-            ticks = sorted({places[0], places[len(places) // 2], places[-1]})  # more would not fit
+            ticks = sorted({places[0], places[-1]})  # on a phone, more would not fit
             figure.update_xaxes(type="log" if name in log_x else "linear", tickvals=plain(ticks, 4), row=r, col=c,
                                 ticktext=[_short(v) for v in ticks], tickangle=0)
         figure.update_xaxes(title_text=x_title, row=r, col=(len(measures) + 1) // 2)  # once, below the middle

@@ -21,6 +21,7 @@ class Tried:
 
     tokens: int
     steps: int
+    lr: float
     latents: int
     l0: float
     ev: float
@@ -28,6 +29,12 @@ class Tried:
     floor: float  # of a PCA with as many numbers a token
 
     described = "a pair: an SAE from `make_sae`, and a `Plan`"
+
+
+class TurnedRound:
+    """A recipe whose two halves are in the other order."""
+
+    described = "the two in the other order"
 
 
 def draw_task(generator) -> dict:
@@ -72,13 +79,15 @@ def _tried(recipe, args: dict):
     if not (isinstance(recipe, tuple) and len(recipe) == 2):
         return None if isinstance(recipe, Tried) else recipe
     sae, plan = recipe
+    if isinstance(sae, Plan) and isinstance(plan, TrainableSAE):
+        return TurnedRound()
     if not isinstance(sae, TrainableSAE) or not isinstance(plan, Plan):
         return recipe
     x, test = toy_data(args["d_in"], args["l0"], 8_000)
     began = _ev(_fresh_copy(sae, x), test * _scale(x))
     l0, ev = _trained(sae, plan, x, test) if _can_run(plan, args["n_tokens"], x) else (0.0, began)
     floor = pca(x, test, args["l0"])
-    return Tried(plan.n_tokens, plan.n_steps, sae.d_sae, l0, ev, began, floor)
+    return Tried(plan.n_tokens, plan.n_steps, plan.lr, sae.d_sae, l0, ev, began, floor)
 
 
 def _can_run(plan: Plan, budget: int, x: Tensor) -> bool:
@@ -139,7 +148,8 @@ def _beats_pca(answer, args, output: Tried) -> str | None:
         return None
     return (
         f"A PCA with as many numbers a token reaches {output.floor:.2f}, so {wanted:.2f} is asked for; yours reaches "
-        f"{output.ev:.2f} after {output.steps} steps."
+        f"{output.ev:.2f} after {output.steps} steps at a learning rate of {output.lr:g}. Try more steps (a "
+        "smaller `batch_size`), or larger ones (`lr`)."
     )
 
 

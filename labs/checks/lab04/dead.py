@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from labs.checks.compare import agree, plain
 from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
-from labs.checks.lab04.small_sae import draw_params, keep_top
+from labs.checks.lab04.small_sae import draw_params, keep_top, seen_in
 
 # --- 4.8 ------------------------------------------------------------
 
@@ -77,6 +79,31 @@ def _all_moments(*args) -> tuple[dict, dict]:
     return new, {name: torch.zeros_like(moment) for name, moment in cleared.items()}
 
 
+#: The parts of an answer by which a mistake is recognised, so that two mistakes are told one after the other.
+PARTS = {
+    "W_dec": lambda output: output[0]["W_dec"],
+    "b_enc": lambda output: output[0]["b_enc"],
+    "lengths": lambda output: output[0]["W_enc"].norm(dim=0),
+    "moments": lambda output: output[1],
+}
+
+
+def _in_part(part: str, name: str, message: str, answer: Callable) -> Wrong:
+    """A mistake that shows in one part of the answer."""
+    return Wrong(name, answer, message, recognise=seen_in(PARTS[part], answer, resample))
+
+
+def _draws_again(answer, args, output) -> bool:
+    calls, pick = [], args["pick"]
+    answer(*(args | {"pick": lambda weights, n: (calls.append(1), pick(weights, n))[1]}).values())
+    return len(calls) > 1
+
+
+def _one_by_one(params, moments, x, losses, dead, pick) -> tuple[dict, dict]:
+    rows = torch.cat([pick(losses.pow(2), 1) for _ in range(int(dead.sum()))])
+    return _resampled(params, moments, x, dead, rows)
+
+
 def _living_untouched(answer, args, output) -> str | None:
     alive, before = ~args["dead"], args["params"]
     same = (
@@ -90,7 +117,8 @@ def _living_untouched(answer, args, output) -> str | None:
 
 def _unit_rows(answer, args, output) -> str | None:
     lengths = output[0]["W_dec"][args["dead"]].norm(dim=1)
-    return None if (lengths - 1).abs().max() < 1e-3 else f"One of yours is {float(lengths.max()):.3g} long."
+    worst = lengths[(lengths - 1).abs().argmax()]
+    return None if abs(worst - 1) < 1e-3 else f"One of yours is {float(worst):.3g} long."
 
 
 RESAMPLE = Exercise(
@@ -101,80 +129,98 @@ RESAMPLE = Exercise(
     reference=resample,
     wrong=(
         Wrong(
+            "drawn one by one",
+            _one_by_one,
+            "You call `pick` more than once. Draw for all the dead latents in one call, "
+            "`pick(weights, n)` with their number for `n`: that gives one row number for each.",
+            recognise=_draws_again,
+        ),
+        _in_part(
+            "W_dec",
             "chances as the loss",
+            "You drew tokens with chances in proportion to their loss. The recipe squares it, so that the "
+            "worst tokens are drawn far more often than the middling ones.",
             lambda params, moments, x, losses, dead, pick: _resampled(
                 params, moments, x, dead, pick(losses, int(dead.sum()))
             ),
-            "You drew tokens with chances in proportion to their loss. The recipe squares it, so that the "
-            "worst tokens are drawn far more often than the middling ones.",
         ),
-        Wrong(
+        _in_part(
+            "W_dec",
             "all alike",
+            "You drew all tokens with equal chances. A dead latent is to be sent where help is needed: "
+            "chances in proportion to the squared loss.",
             lambda params, moments, x, losses, dead, pick: _resampled(
                 params, moments, x, dead, pick(torch.ones_like(losses), int(dead.sum()))
             ),
-            "You drew all tokens with equal chances. A dead latent is to be sent where help is needed: "
-            "chances in proportion to the squared loss.",
         ),
-        Wrong(
+        _in_part(
+            "W_dec",
             "the worst ones",
+            "You took the tokens with the largest losses, without drawing. They are often alike, and then "
+            "all the revived latents become one and the same: draw with `pick`.",
             lambda params, moments, x, losses, dead, pick: _resampled(
                 params, moments, x, dead, losses.topk(int(dead.sum())).indices
             ),
-            "You took the tokens with the largest losses, without drawing. They are often alike, and then "
-            "all the revived latents become one and the same: draw with `pick`.",
         ),
-        Wrong(
+        _in_part(
+            "W_dec",
             "bias not taken off",
-            lambda *args: _resampled(*_drawn(args), centred=False),
             "You used the tokens as they are. The encoder sees `x - b_dec`, so that is the direction to "
             "point at; otherwise every revived latent points at the mean.",
+            lambda *args: _resampled(*_drawn(args), centred=False),
         ),
-        Wrong(
-            "decoder rows not one long",
+        _in_part(
+            "W_dec",
+            "decoder rows not of length 1",
+            "Your new decoder rows have the length of the tokens. All others have length 1: normalise.",
             lambda *args: _resampled(*_drawn(args), unit=False),
-            "Your new decoder rows have the length of the tokens. All others are one long: normalise.",
         ),
-        Wrong(
+        _in_part(
+            "lengths",
             "encoder at full size",
-            lambda *args: _resampled(*_drawn(args), share=1.0),
             "Your new encoder columns are as long as those of the living. They are made `0.2` times as "
             "long on purpose, so that a revived latent does not upset the others at once.",
+            lambda *args: _resampled(*_drawn(args), share=1.0),
         ),
-        Wrong(
+        _in_part(
+            "lengths",
             "mean of all",
-            lambda *args: _resampled(*_drawn(args), alive=False),
             "You averaged the lengths of *all* encoder columns. The dead ones have often withered; the "
             "recipe takes the mean over the living.",
+            lambda *args: _resampled(*_drawn(args), alive=False),
         ),
-        Wrong(
+        _in_part(
+            "lengths",
             "lengths of the rows",
-            lambda *args: _resampled(*_drawn(args), rows_of_W_enc=True),
             "You averaged the lengths of the *rows* of `W_enc`. A latent owns a column of it: "
             "`W_enc[:, ~dead].norm(dim=0)`.",
+            lambda *args: _resampled(*_drawn(args), rows_of_W_enc=True),
         ),
-        Wrong(
+        _in_part(
+            "b_enc",
             "bias kept",
-            lambda *args: _resampled(*_drawn(args), bias=True),
             "The encoder biases of the dead latents are as they were. A strongly negative one is often "
             "what killed the latent: set them to 0.",
+            lambda *args: _resampled(*_drawn(args), bias=True),
         ),
-        Wrong(
+        _in_part(
+            "moments",
             "Adam not told",
-            lambda *args: _resampled(*_drawn(args), memory=True),
             "Adam still remembers the gradients of the dead latents, and its next steps will push the new "
             "weights along them. Set the moments of everything you changed to 0.",
+            lambda *args: _resampled(*_drawn(args), memory=True),
         ),
-        Wrong(
+        _in_part(
+            "moments",
             "all of Adam forgotten",
-            _all_moments,
             "You cleared Adam's memory for all latents. The living ones have done nothing to deserve it: "
             "clear only what belongs to the dead.",
+            _all_moments,
         ),
     ),
     properties=(
         Property("Living latents, and `b_dec`, must stay as they are.", _living_untouched),
-        Property("A revived latent's decoder row must be one long.", _unit_rows),
+        Property("A revived latent's decoder row must have length 1.", _unit_rows),
     ),
     look_at="the axes: latent j owns row j of `W_dec`, column j of `W_enc` and entry j of `b_enc`. Work "
     "on clones.",
@@ -211,6 +257,12 @@ def _aux(error: Tensor, values: Tensor, W_dec: Tensor, dead: Tensor, k: int) -> 
         return torch.zeros(())
     z = keep_top(values[:, dead], min(k, int(dead.sum())))
     return (error - z @ W_dec[dead]).pow(2).sum(1).mean()
+
+
+def _chosen_before_the_cut(x, x_hat, pre, W_dec, dead, k) -> Tensor:
+    if not dead.any():
+        return torch.zeros(())
+    return (x - x_hat.detach() - (keep_top(pre.relu(), k) * dead) @ W_dec).pow(2).sum(1).mean()
 
 
 def _pulls_at_the_living(answer, args, output) -> bool:
@@ -274,6 +326,12 @@ AUX = Exercise(
             "the living only",
             lambda x, x_hat, pre, W_dec, dead, k: _aux(x - x_hat.detach(), pre.relu(), W_dec, ~dead, k),
             "You chose among the living: `dead` is True where a latent is *dead*.",
+        ),
+        Wrong(
+            "chosen before the cut",
+            _chosen_before_the_cut,
+            "You chose the k largest among *all* latents, and then kept the dead ones of them. Often none is "
+            "left. Cut down to the dead first, and choose among them.",
         ),
         Wrong(
             "all of the dead",

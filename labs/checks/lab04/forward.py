@@ -9,7 +9,7 @@ from torch import Tensor
 
 from labs.checks.compare import agree
 from labs.checks.exercise import Exercise, Property, Wrong, normal
-from labs.checks.lab04.small_sae import decoded, draw_params, encoded, sizes
+from labs.checks.lab04.small_sae import decoded, draw_params, encoded, sizes, unmoved
 
 # --- 4.1 ------------------------------------------------------------
 
@@ -33,6 +33,15 @@ def _pre(params: dict, x: Tensor, tied: bool, bias: bool = True) -> Tensor:
     return (x - params["b_dec"]) @ weights + (params["b_enc"] if bias else 0)
 
 
+def _another(name: str) -> Callable[[dict], dict]:
+    """The same arguments with another tensor in one place of `params`."""
+    return lambda args: {"params": args["params"] | {name: args["params"][name] + 1.0}}
+
+
+def _only_if(tied: bool, recognise: Callable) -> Callable:
+    return lambda answer, args, output: args["tied"] is tied and recognise(answer, args, output)
+
+
 def _never_negative(answer, args, output) -> str | None:
     return None if (output >= 0).all() else f"The smallest of yours is {output.min().item():.3g}."
 
@@ -48,7 +57,8 @@ ENCODE = Exercise(
             "b_dec left out",
             lambda params, x, tied: encode(params | {"b_dec": torch.zeros_like(params["b_dec"])}, x, tied),
             "You encoded `x` as it is. The decoder adds `b_dec` to everything, so the latents have to "
-            "explain only what is left without it: encode `x - b_dec`.",
+            "explain only what is left without it, tied or not: encode `x - b_dec`.",
+            recognise=unmoved(_another("b_dec")),
         ),
         Wrong(
             "b_dec added",
@@ -58,7 +68,8 @@ ENCODE = Exercise(
         Wrong(
             "b_enc left out",
             lambda params, x, tied: _pre(params, x, tied, bias=False).relu(),
-            "You left out `b_enc`. It sets how much evidence a latent wants before it fires.",
+            "You left out `b_enc`. It sets how much evidence a latent wants before it fires, tied or not.",
+            recognise=unmoved(_another("b_enc")),
         ),
         Wrong(
             "ReLU before the bias",
@@ -83,12 +94,14 @@ ENCODE = Exercise(
             lambda params, x, tied: encode(params, x, False),
             "You never used `tied`. With tied weights the encoder has no matrix of its own: it is the "
             "decoder's, transposed.",
+            recognise=_only_if(True, unmoved(_another("W_dec"))),
         ),
         Wrong(
             "always tied",
             lambda params, x, tied: encode(params, x, True),
             "You always encode with the decoder's transpose. Without `tied` the encoder has its own "
             "matrix, `W_enc`.",
+            recognise=_only_if(False, unmoved(_another("W_enc"))),
         ),
         Wrong(
             "sigmoid",
@@ -132,6 +145,23 @@ FORWARD = Exercise(
     draw=draw_forward,
     reference=forward,
     wrong=(
+        Wrong(
+            "no bias anywhere",
+            lambda params, x: forward(params | {"b_dec": torch.zeros_like(params["b_dec"])}, x),
+            "You never used `b_dec`. The encoder takes it off, and the decoder puts it back.",
+            recognise=unmoved(_another("b_dec")),
+        ),
+        Wrong(
+            "tied",
+            lambda params, x: forward(params | {"W_enc": params["W_dec"].T}, x),
+            "Your latents come from the decoder's transpose, as with tied weights. Here the encoder has its "
+            "own matrix: `tied=False`.",
+        ),
+        Wrong(
+            "in the other order",
+            lambda params, x: forward(params, x)[::-1],
+            "The two are in the other order: the latents come first, `(z, x_hat)`.",
+        ),
         Wrong(
             "bias not put back",
             lambda params, x: (encoded(params, x), encoded(params, x) @ params["W_dec"]),
@@ -223,7 +253,7 @@ def _strengths(z: Tensor, W_dec: Tensor) -> Tensor:
 
 def _losses(reconstruction: Tensor, strengths: Tensor, l1: float) -> dict[str, Tensor]:
     sparsity = l1 * strengths
-    return {"total": reconstruction + sparsity, "reconstruction": reconstruction, "sparsity": sparsity}
+    return {"reconstruction": reconstruction, "sparsity": sparsity, "total": reconstruction + sparsity}
 
 
 def _cannot_learn(answer, args, output) -> bool:

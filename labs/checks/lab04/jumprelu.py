@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from labs.checks.compare import agree
 from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
+from labs.checks.lab04.small_sae import unmoved
 
 
 def draw_jump(generator) -> dict:
@@ -66,6 +71,36 @@ def _finite_differences(answer, args, output) -> str | None:
     return f"For latent {worst} the difference is {float(wanted[worst]):.4g}, and yours {float(alone[worst]):.4g}."
 
 
+#: Slips in the gradient of the threshold that people combine: name to the change of `_step`.
+SLIPS = {
+    "sign": lambda args: {"sign": 1.0},
+    "bandwidth left out": lambda args: {"over": 1.0},
+    "window twice as wide": lambda args: {
+        "window": _window(args["pre"], args["threshold"], 2 * args["bandwidth"])
+    },
+    "jump height left out": lambda args: {"height": 1.0},
+    "L0 summed over the batch": lambda args: {"l0": args["l0_weight"]},
+}
+
+
+def _slip(name: str) -> Callable:
+    """Recognise a slip alone, or together with one or two others."""
+
+    def recognise(answer, args, output) -> bool:
+        found = output["grad_threshold"]
+        for names in (names for n in range(4) for names in itertools.combinations(SLIPS, n)):
+            changes = {key: value for one in names for key, value in SLIPS[one](args).items()}
+            if agree(found, _step(*args.values(), **changes)["grad_threshold"]):
+                return name in names
+        return False
+
+    return recognise
+
+
+def _thresholds(output: dict) -> Tensor:
+    return output["grad_threshold"]
+
+
 JUMPRELU = Exercise(
     number="4.12",
     name="jumprelu_step",
@@ -84,12 +119,14 @@ JUMPRELU = Exercise(
             lambda *args: _step(*args, sign=1.0),
             "`grad_threshold` has the wrong sign. Raising a threshold switches latents *off*: z falls, "
             "and so does L0. Both parts carry a minus.",
+            recognise=_slip("sign"),
         ),
         Wrong(
             "bandwidth left out",
             lambda *args: _step(*args, over=1.0),
             "You did not divide by the bandwidth. The kernel has to have area 1, or a wider window would "
             "mean a larger gradient.",
+            recognise=_slip("bandwidth left out"),
         ),
         Wrong(
             "window twice as wide",
@@ -98,6 +135,7 @@ JUMPRELU = Exercise(
             ),
             "Your window reaches a whole bandwidth to either side. The rectangle is one bandwidth wide in "
             "all: half of it to each side.",
+            recognise=_slip("window twice as wide"),
         ),
         Wrong(
             "one-sided window",
@@ -117,6 +155,7 @@ JUMPRELU = Exercise(
             lambda *args: _step(*args, height=1.0),
             "In the part from `grad_z` you left out the threshold. z jumps from 0 to *threshold* there, "
             "and that height is what the loss feels. The count jumps by 1.",
+            recognise=_slip("jump height left out"),
         ),
         Wrong(
             "pre as the height",
@@ -134,6 +173,7 @@ JUMPRELU = Exercise(
             lambda *args: _step(*args, l0=args[3]),
             "Your L0 part is summed over the batch. The penalty is an average over the tokens: `l0_weight "
             "/ batch` for each. Only `grad_z` has its 1/batch already.",
+            recognise=_slip("L0 summed over the batch"),
         ),
         Wrong(
             "mean over the batch",
@@ -155,16 +195,26 @@ JUMPRELU = Exercise(
             "plain ReLU's with the threshold in place of 0.",
         ),
         Wrong(
+            "penalty for the input, too",
+            lambda *args: (
+                _step(*args) | {"grad_pre": (args[2] + args[3] / len(args[0])) * (args[0] > args[1])}
+            ),
+            "You sent the L0 penalty's gradient to `pre` as well. An active latent that gets a little stronger "
+            "is still one active latent: the count does not change.",
+        ),
+        Wrong(
             "L0 forgotten",
             lambda *args: _step(*args, l0=0.0),
             "`grad_threshold` has only the part from `grad_z`. The L0 penalty depends on the threshold, "
             "too; without it nothing makes the SAE sparse.",
+            recognise=unmoved(lambda args: {"l0_weight": 2 * args["l0_weight"]}, _thresholds),
         ),
         Wrong(
             "only L0",
             lambda *args: _step(*args, height=0.0),
-            "`grad_threshold` has only the L0 part, so thresholds can only rise. The reconstruction has "
-            "its say through `grad_z`.",
+            "`grad_z` plays no part in your `grad_threshold`, so the reconstruction has no say in it. By the "
+            "chain rule, `grad_z` times the formula for z, summed over the batch.",
+            recognise=unmoved(lambda args: {"grad_z": 2 * args["grad_z"]}, _thresholds),
         ),
         Wrong(
             "gradient at zero",

@@ -185,8 +185,9 @@ TRAIN = Exercise(
                 dict(params),
                 _trained(params, batches, loss_of, lr, factors)[1],
             ),
-            "The parameters you return are those you were given. Either you return the old dict, or the "
-            "optimiser was given other tensors than those the loss is computed from.",
+            "The parameters you return are those you were given. Do you return the old dict? Does the optimiser "
+            "have the very tensors that the loss is computed from? Or are the gradients set to zero between "
+            "`backward()` and `step()`?",
             recognise=_untouched,
         ),
         Wrong(
@@ -269,14 +270,14 @@ TRAIN = Exercise(
         Wrong(
             "rows not scaled back",
             lambda *args: _trained(*args, renormalise="never"),
-            "Your decoder rows are no longer one long. After every step divide each by its length, "
+            "Your decoder rows no longer have length 1. After every step divide each by its length, "
             "without gradient.",
             recognise=_slip("rows not scaled back"),
         ),
         Wrong(
             "scaled back too early",
             lambda *args: _trained(*args, renormalise="before"),
-            "You scale the rows back *before* the step, so after the last one they are not one long. The "
+            "You scale the rows back *before* the step, so after the last one their length is not 1. The "
             "order is: backward, take the parallel gradient out, step, scale back.",
             recognise=_slip("scaled back too early"),
         ),
@@ -299,7 +300,7 @@ TRAIN = Exercise(
             recognise=_slip("l1 factor fixed"),
         ),
     ),
-    properties=(Property("At the end every decoder row must be one long.", _rows_are_one_long),),
+    properties=(Property("At the end every decoder row must have length 1.", _rows_are_one_long),),
     look_at="the order of a step: factors, loss, `zero_grad()`, `backward()`, the parallel gradient out, "
     "`step()`, scale back. Weights are changed in place under `torch.no_grad()`.",
     saw="a training loop in fifteen lines. What frameworks add is bookkeeping: streaming, checkpoints, a "

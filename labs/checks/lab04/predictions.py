@@ -57,7 +57,7 @@ FROZEN = Prediction(
         "for, this number does not show it.",
     },
     tempting={
-        "a": "Random sounds like useless. But there are several times as many directions as dimensions, "
+        "a": "Random sounds useless. But there are several times as many directions as dimensions, "
         "and the encoder may choose.",
         "b": "Half of it from learning, half for free, is a fair guess. It depends on the width, on k and "
         "on how long one trains.",

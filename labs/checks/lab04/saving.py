@@ -18,6 +18,7 @@ from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
 from labs.checks.lab04.small_sae import decoded, draw_params, encoded
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+ENTRIES = ("architecture", "d_in", "d_sae", "dtype", "device", "apply_b_dec_to_input", "metadata")
 VERSION = "6.54.12"
 
 
@@ -147,7 +148,11 @@ def _shape_of(name: str, output: Written) -> list[int]:
 
 
 def _opens(answer, args, output: Written) -> str | None:
-    return None if output.trouble is None else f"SAELens says: {output.trouble}."
+    if output.trouble is None:
+        return None
+    missing = [f"`{name}`" for name in ENTRIES if name not in output.config]
+    lacks = f"`cfg.json` has no {', '.join(missing)}. " if missing else ""
+    return f"{lacks}SAELens says: {output.trouble}."
 
 
 def _same_code(answer, args, output: Written) -> str | None:
@@ -255,8 +260,8 @@ SAVE = Exercise(
         Wrong(
             "b_dec not subtracted",
             lambda params, metadata, folder: _write(params, metadata, folder, apply_b_dec_to_input=False),
-            "`apply_b_dec_to_input` is false, so SAELens will encode x without taking `b_dec` off. Ours "
-            "takes it off: True.",
+            "`apply_b_dec_to_input` is not `True`. Ours takes `b_dec` off before it encodes, and SAELens has to "
+            "know. Write Python's `True`, without quotes; `json.dumps` turns it into JSON.",
             recognise=lambda answer, args, output: (
                 output.config.get("apply_b_dec_to_input", True) is not True
             ),
@@ -266,8 +271,8 @@ SAVE = Exercise(
             lambda params, metadata, folder: _write(
                 params, metadata, folder, normalize_activations="expected_average_only_in"
             ),
-            "You asked SAELens to normalise what it is given. Our scale is folded into the weights already: "
-            '`"normalize_activations": "none"`.',
+            "SAELens must not normalise what it is given: our scale is folded into the weights already. Write "
+            '`"normalize_activations": "none"`, with the word `"none"` in quotes.',
             recognise=lambda answer, args, output: (
                 output.config.get("normalize_activations", "none") != "none"
             ),

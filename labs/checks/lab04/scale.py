@@ -9,7 +9,7 @@ from torch import Tensor
 
 from labs.checks.compare import agree
 from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
-from labs.checks.lab04.small_sae import decoded, draw_params, encoded, sizes
+from labs.checks.lab04.small_sae import decoded, draw_params, encoded, seen_in, sizes
 
 
 def draw_scale(generator) -> dict:
@@ -45,6 +45,23 @@ def _with_scale(params: dict, scale: float) -> tuple[float, dict]:
 def _scale_is(mistake: Callable) -> Callable:
     """Recognise a wrong scale by itself, whatever was then done with it."""
     return lambda answer, args, output: agree(output[0], float(mistake(args["sample"])))
+
+
+def _weights_like(mistake: Callable, *names: str) -> Callable:
+    """Recognise a mistake by some of the four tensors."""
+    return seen_in(lambda output: [output[1][name] for name in names], mistake, fold_scale)
+
+
+def _enlarged_encoder(params: dict, sample: Tensor) -> tuple[float, dict]:
+    return _folded(params, scale_of(sample), W_enc=lambda w, s: w * s)
+
+
+def _old_encoder_bias(params: dict, sample: Tensor) -> tuple[float, dict]:
+    return _folded(params, scale_of(sample), b_enc=lambda b, s: b)
+
+
+def _old_decoder_bias(params: dict, sample: Tensor) -> tuple[float, dict]:
+    return _folded(params, scale_of(sample), b_dec=lambda b, s: b)
 
 
 def _same_function(answer, args, output) -> str | None:
@@ -93,7 +110,7 @@ FOLD = Exercise(
                 b_enc=lambda b, s: b,
                 W_dec=lambda w, s: w / s,
             ),
-            "That is a right way to fold, and not this one: your decoder rows are no longer one long. "
+            "That is a right way to fold, and not this one: your decoder rows no longer have length 1. "
             "Here the rows stay, so the latents have to change their units, and `W_enc` stays as well.",
         ),
         Wrong(
@@ -106,22 +123,25 @@ FOLD = Exercise(
             "which of the four still need a change?",
         ),
         Wrong(
+            "encoder scaled, too",
+            _enlarged_encoder,
+            "You scaled `W_enc` as well. A latent is to come out in the units of x; with this matrix it stays "
+            "in those of `x * scale`, and the rows, of length 1, write too much. `W_enc` stays.",
+            recognise=_weights_like(_enlarged_encoder, "W_enc", "W_dec"),
+        ),
+        Wrong(
             "encoder bias forgotten",
-            lambda params, sample: _folded(params, scale_of(sample), b_enc=lambda b, s: b),
-            "`b_enc` is as it was. The product before it has become smaller by `scale`, so an old bias "
-            "beside it is far too strong.",
+            _old_encoder_bias,
+            "`b_enc` is as it was. The product beside it is in the units of x now, and the bias still in those "
+            "of `x * scale`: divide it by `scale`.",
+            recognise=_weights_like(_old_encoder_bias, "b_enc", "W_dec"),
         ),
         Wrong(
             "decoder bias forgotten",
-            lambda params, sample: _folded(params, scale_of(sample), b_dec=lambda b, s: b),
+            _old_decoder_bias,
             "`b_dec` is as it was. It is the mean token in scaled units; the mean token of x itself is "
             "`b_dec / scale`.",
-        ),
-        Wrong(
-            "encoder scaled, too",
-            lambda params, sample: _folded(params, scale_of(sample), W_enc=lambda w, s: w * s),
-            "You scaled `W_enc` as well. With small biases and a large matrix, the latents come out too "
-            "large by `scale`.",
+            recognise=_weights_like(_old_decoder_bias, "b_dec"),
         ),
         Wrong(
             "scale turned round",
@@ -129,6 +149,15 @@ FOLD = Exercise(
             "Your scale is the wrong way round. `x * scale` is to have length sqrt(d_in) on average: "
             "sqrt(d_in) over the mean length.",
             recognise=_scale_is(lambda x: 1 / scale_of(x)),
+        ),
+        Wrong(
+            "mean of the scales",
+            lambda params, sample: _with_scale(
+                params, (sample.shape[1] ** 0.5 / sample.norm(dim=1)).mean().item()
+            ),
+            "You took one scale for each token and averaged those. Then a few short tokens decide. Average the "
+            "lengths first: sqrt(d_in) over the *mean length*.",
+            recognise=_scale_is(lambda x: (x.shape[1] ** 0.5 / x.norm(dim=1)).mean()),
         ),
         Wrong(
             "length one",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from labs.checks.compare import agree, plain
 from labs.checks.exercise import normal, whole
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -45,3 +48,22 @@ def keep_top(values: Tensor, k: int) -> Tensor:
 def learning(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies that gradients can flow to."""
     return {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+
+
+def seen_in(part: Callable, mistake: Callable, reference: Callable) -> Callable:
+    """Recognise a mistake by one part of the answer alone: the others may have mistakes of their own."""
+
+    def recognise(answer, args, output) -> bool:
+        wrong, right = (plain(part(plain(made(*args.values())))) for made in (mistake, reference))
+        return agree(plain(part(output)), wrong) and not agree(wrong, right)
+
+    return recognise
+
+
+def unmoved(change: Callable[[dict], dict], part: Callable = lambda output: output) -> Callable:
+    """Recognise an answer that stays as it is where an input that matters is changed."""
+
+    def recognise(answer, args, output) -> bool:
+        return agree(plain(part(plain(answer(*(args | change(args)).values())))), plain(part(output)))
+
+    return recognise

@@ -117,6 +117,18 @@ UNIT_NORM = Exercise(
             "parallel part is a vector: the dot product times the row.",
         ),
         Wrong(
+            "along all rows",
+            lambda W_dec, grad, lr: _stepped(W_dec, grad - grad @ W_dec.T @ W_dec, lr),
+            "From each gradient you took what lies along *every* row. `grad @ W_dec.T` has the dot products of "
+            "all pairs; a latent's gradient meets only its own row: `(grad * W_dec).sum(1, keepdim=True)`.",
+        ),
+        Wrong(
+            "gradient scaled to one",
+            lambda W_dec, grad, lr: _stepped(W_dec, normalize(_across(W_dec, grad), dim=1), lr),
+            "You scaled the *gradient* to length 1. Then a row that is nearly right moves as far as one that "
+            "is quite wrong. Only the rows are scaled, after the step.",
+        ),
+        Wrong(
             "uphill",
             lambda W_dec, grad, lr: _stepped(W_dec, _across(W_dec, grad), -lr),
             "You stepped along the gradient, which is uphill. A loss goes down against it: `W_dec - lr * "
@@ -290,6 +302,22 @@ SCHEDULE = Exercise(
             ),
         ),
         Wrong(
+            "brackets left out",
+            lambda step, n_steps, warm, decay, l1_warm: (
+                min(1.0, step + 1 / warm, n_steps - step / decay),
+                min(1.0, step / l1_warm),
+            ),
+            "`step + 1 / warm` is `step` plus a small number: division comes first. Put brackets around the "
+            "sum, and around the difference.",
+            recognise=_drawn_like(
+                lambda step, n_steps, warm, decay, l1_warm: (
+                    min(1.0, step + 1 / warm, n_steps - step / decay),
+                    min(1.0, step / l1_warm),
+                ),
+                0,
+            ),
+        ),
+        Wrong(
             "L1 as the learning rate",
             lambda step, n_steps, warm, decay, l1_warm: (_lr(step, n_steps, warm, decay),) * 2,
             "Both of your factors are the same. L1 has a warm-up of its own, `l1_warm`, and no decay: it "
@@ -333,7 +361,8 @@ SCHEDULE = Exercise(
                 min((step + 1) / warm, (n_steps - step) / decay),
                 step / l1_warm,
             ),
-            "Your factors go above 1. A warm-up stops at 1: take the smaller one, with `min(1.0, ...)`.",
+            "A factor of yours goes above 1. A warm-up stops at 1: take the smaller one, with `min(1.0, ...)`.",
+            recognise=lambda answer, args, output: max(output) > 1 + 1e-6,
         ),
         Wrong(
             "the two multiplied",
