@@ -120,6 +120,7 @@ class _Harvest:
     def __init__(self, model: Any, head: dict[str, Any], writer: StoreWriter, bar: tqdm):
         self.model, self.head, self.writer, self.bar = model, head, writer, bar
         self.n_documents = self.n_tokens = 0  # in the store by now
+        self.rooms: dict[str, Tensor] = {}
 
     def run(self, texts: Iterator[Text], n_documents: int | None) -> None:
         """Check what is there, make anew what is damaged, add what is missing."""
@@ -200,19 +201,29 @@ class _Harvest:
         self.bar.set_postfix_str(f"{self.n_tokens:,} tokens", refresh=False)
 
     def _activations(self, rows: list[Tensor]) -> dict[str, Tensor]:
-        """Run the model over the rows, sorted by length so that little is padded; give them in their order."""
-        lengths = torch.tensor([len(row) for row in rows])
-        dtype, device = DTYPES[self.head["dtype"]], self.model.cfg.device
-        found: dict[str, list[Tensor]] = {hook: [torch.empty(0)] * len(rows) for hook in self.head["hooks"]}
-        with hook_reader(self.model, list(found)) as read:
-            for chosen in lengths.argsort(stable=True).split(self.head["batch_size"]):
+        """Run the model over the rows, sorted by length so that little is padded; give them in their order.
+
+        What is given stands in memory that the next call uses again.
+        """
+        lengths, device = [len(row) for row in rows], self.model.cfg.device
+        acts = {hook: self._room(hook, sum(lengths)) for hook in self.head["hooks"]}
+        places = {hook: x.split(lengths) for hook, x in acts.items()}
+        with hook_reader(self.model, list(acts)) as read:
+            for chosen in torch.tensor(lengths).argsort(stable=True).split(self.head["batch_size"]):
                 batch = chosen.tolist()
                 ids = pad_sequence([rows[k] for k in batch], batch_first=True)  # any id: nobody looks back at it
                 for hook, x in read(ids.to(device)).items():
-                    for k, row in zip(batch, x.to(dtype).cpu(), strict=True):
-                        found[hook][k] = row[: lengths[k]]  # a view: each number is copied once, below
+                    for k, row in zip(batch, x.cpu().unbind(), strict=True):
+                        places[hook][k].copy_(row[: lengths[k]])
                 self.bar.update(len(batch))
-        return {hook: torch.cat(parts) for hook, parts in found.items()}
+        return acts
+
+    def _room(self, hook: str, n_tokens: int) -> Tensor:
+        """Memory for a shard, the same for each: to be given fresh memory takes longer than to fill it."""
+        shape, dtype = self.head["hooks"][hook]["shape"], DTYPES[self.head["dtype"]]
+        if len(self.rooms.get(hook, ())) < n_tokens:
+            self.rooms[hook] = torch.empty(max(n_tokens, self.head["shard_tokens"]), *shape, dtype=dtype)
+        return self.rooms[hook][:n_tokens]
 
     def _check_space(self, documents: list[_Document], n_documents: int) -> None:
         """Refuse before hours of work what will not fit, judging by the length of the first documents."""

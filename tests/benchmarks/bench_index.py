@@ -29,6 +29,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from tests.benchmarks.measuring import one_thread
+
 LIMIT_MS = 50.0       # for any question, 95th percentile
 LIMIT_RATIO = 20.0    # times cheaper than sae-dashboard, per latent
 CONTEXT = 64
@@ -166,17 +168,6 @@ def widest(target) -> str:
     kind = target.sae_id.rsplit(".", 1)[0]
     saes = hub.embedded(f"saes/{target.sae_release}")
     return max((path.name for path in saes.glob(f"{kind}.*x")), key=lambda name: int(name.rsplit(".", 1)[1][:-1]))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread, as the other tool gets: threads that wait for work burn CPU time, which is what is compared."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n)
 
 
 def cost_of_all_pages(target, texts, model, vocabulary, folder: Path, context: int = CONTEXT,
