@@ -89,3 +89,12 @@ def test_signatures_of_several_lines_are_no_definition_lists():
     accessible.repair(None, "api", "page.html", context, None)
     assert "<dl>" not in context["body"] and '<span class="sig-line"><em>x</em>,</span>' in context["body"]
     assert 'role="listitem"' in context["body"]
+
+
+def test_the_list_of_modules_is_one_list():
+    body = "<h1>All</h1><ul><li>a</li>\n<ul><li>a.b</li>\n<ul><li>a.b.c</li>\n</ul></ul><li>d</li>\n</ul>"
+    for page, items in (("_modules/index", 4), ("api", 4)):
+        context = {"body": body}
+        accessible.repair(None, page, "page.html", context, None)
+        assert context["body"].count("<li>") == context["body"].count("</li>") == items
+        assert context["body"].count("<ul>") == context["body"].count("</ul>") == (1 if page != "api" else 3)
