@@ -11,13 +11,12 @@ from __future__ import annotations
 import importlib
 import statistics
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from tests.benchmarks.measuring import one_thread
+from tests.benchmarks.measuring import one_thread, timed
 
 LIMIT = 1.10
 
@@ -74,13 +73,13 @@ def overhead_rows(model, texts: list, hooks: list[str], name: str, folder: Path,
         harvesting.harvest(model, texts, hooks, folder / "store", resume=False, progress=False)
 
     runs = [[timed(step) for step in (forward, tokenised, harvested)] for _ in range(repeats)]
-    overhead = statistics.median((h[0] - t[0]) / f[0] for f, t, h in runs)
-    everything = statistics.median(h[0] / f[0] for f, t, h in runs)
-    elapsed = statistics.median(h[1] / (f[1] + t[1]) for f, t, h in runs)
-    rate = n_tokens / statistics.median(h[1] for _, _, h in runs)
+    pairs = sorted((h.cpu - t.cpu) / f.cpu for f, t, h in runs)
+    overhead = statistics.median(pairs)
+    everything = statistics.median(h.cpu / f.cpu for f, t, h in runs)
+    elapsed = statistics.median(h.wall / (f.wall + t.wall) for f, t, h in runs)
+    rate = n_tokens / statistics.median(h.wall for _, _, h in runs)
     padding = sum(ids.numel() for ids in batches) / n_tokens - 1
-    spread = sorted((h[0] - t[0]) / f[0] for f, t, h in runs)
-    note = f"{name}; {n_tokens:,} tokens, pairs {spread[0]:.2f} to {spread[-1]:.2f}"
+    note = f"{name}; {n_tokens:,} tokens, pairs {pairs[0]:.2f} to {pairs[-1]:.2f}"
     limit = {"limit": LIMIT, "ok": overhead <= LIMIT}
     return [
         {"name": "harvest / bare forward pass, CPU time", "value": overhead, "unit": "×", "note": note, **limit},
@@ -91,13 +90,6 @@ def overhead_rows(model, texts: list, hooks: list[str], name: str, folder: Path,
     ]
 
 
-def timed(step) -> tuple[float, float]:
-    """CPU seconds and elapsed seconds of a call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    step()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
 def reading(path: Path, hook: str) -> list[dict]:
     """Shuffled batches against batches in order, once the files are in memory."""
     from solutions.data import ActivationStore
@@ -105,7 +97,7 @@ def reading(path: Path, hook: str) -> list[dict]:
     store = ActivationStore(path)
 
     def passed(**options) -> float:
-        return timed(lambda: [batch.acts.sum() for batch in store.batches(hook, 4096, **options)])[1]
+        return timed(lambda: [batch.acts.sum() for batch in store.batches(hook, 4096, **options)]).wall
 
     passed()  # compares checksums, fills the system's cache
     with torch.no_grad():

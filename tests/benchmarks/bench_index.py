@@ -5,7 +5,7 @@ latents a token, whose entries are drawn from a generator and go through the sam
 Some latents are a thousand times as dense as others, as in a real SAE. Half of the latents asked about are drawn
 evenly, half in proportion to how often they are active (those are the ones a reader meets).
 
-    python tests/benchmarks/bench_index.py [--quick]
+    python -m tests.benchmarks index [--quick]
 
 With SAE_DASHBOARD_PYTHON set to the Python of an environment that has sae-dashboard, the same model, tokens and
 latents go through it, too (its pins do not fit ours, so it needs an environment of its own).
@@ -29,7 +29,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from tests.benchmarks.measuring import one_thread
+from tests.benchmarks.measuring import one_thread, status
 
 LIMIT_MS = 50.0       # for any question, 95th percentile
 LIMIT_RATIO = 20.0    # times cheaper than sae-dashboard, per latent
@@ -60,8 +60,7 @@ def peak_memory() -> Iterator[SimpleNamespace]:
     """Own memory above what was there before, MB. Mapped files do not count: the system takes them back at need."""
     def own() -> float:
         try:
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+            return status("RssAnon") / 1024
         except (OSError, StopIteration):  # not Linux
             return float("nan")
 
@@ -358,10 +357,3 @@ def write_synthetic(path: Path, n_latents: int, n_tokens: int, l0: int = 50, len
             "nnz": found.nnz, "squared_error": found.squared_error, "variance": found.variance})
         writing = time.perf_counter() - start
     return path, writing
-
-
-if __name__ == "__main__":
-    for line in run("--quick" in sys.argv):
-        value = "-" if line["value"] is None else f"{line['value']:.1f} {line['unit']}"
-        verdict = {True: "ok", False: "MISSED", None: ""}[line["ok"]]
-        print(f"{line['name']:60} {value:>14} {verdict:7} {line['note']}")

@@ -23,7 +23,6 @@ import gc
 import itertools
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +30,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from tests.benchmarks.measuring import Took, status, timed
 
 
 class Shape(NamedTuple):
@@ -207,14 +208,7 @@ class Theirs:
 # ---- measuring
 
 
-def timed(step: Callable[[], Any]) -> tuple[float, float]:
-    """Elapsed and CPU seconds of a call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def in_turns(steps: dict[str, Callable[[], Any]], n: int) -> dict[str, list[tuple[float, float]]]:
+def in_turns(steps: dict[str, Callable[[], Any]], n: int) -> dict[str, list[Took]]:
     """`n` timings of each step, in turns, after one of each to warm up."""
     for step in steps.values():
         step()
@@ -225,13 +219,13 @@ def in_turns(steps: dict[str, Callable[[], Any]], n: int) -> dict[str, list[tupl
     return found
 
 
-def ratio(above: list[tuple[float, float]], below: list[tuple[float, float]], which: int = 0) -> float:
+def ratio(above: list[Took], below: list[Took], which: int = 0) -> float:
     """Median of the pairs' ratios: of elapsed time, or (1) of CPU time."""
     return statistics.median(a[which] / max(b[which], 1e-9) for a, b in zip(above, below, strict=True))
 
 
-def seconds(times: list[tuple[float, float]]) -> float:
-    return statistics.median(wall for wall, _ in times)
+def seconds(times: list[Took]) -> float:
+    return statistics.median(took.wall for took in times)
 
 
 def products(shape: Shape, sae: Any, x: Tensor) -> dict[str, Callable[[], Any]]:
@@ -267,12 +261,6 @@ def peak() -> Iterator[list[float]]:
         found.append((status("VmHWM") - before) / 1024)
     except OSError:
         yield found
-
-
-def status(name: str) -> int:
-    """A value in kB of this process's status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 # ---- rows
@@ -314,11 +302,11 @@ def run_rows(architecture: str, shape: Shape, x: Tensor) -> list[dict]:
     every, spent, dense, others, least = max(1, n // 4), [], [], [], []
     used = watched(ours.run)
     for step in range(n):
-        spent.append(timed(ours)[0])
+        spent.append(timed(ours).wall)
         dense.append(used[-1] == "dense")
         if step % every == every // 2:
-            others.append(timed(theirs)[0])
-            least.append(timed(five)[0])
+            others.append(timed(theirs).wall)
+            least.append(timed(five).wall)
     theirs_step = statistics.median(others)
     n_dense, where = sum(dense), str(shape)
     sparse_step = [s for s, d in zip(spent, dense, strict=True) if not d]
@@ -393,10 +381,10 @@ def loss_rows(shape: Shape, n_steps: int) -> list[dict]:
     rows = []
     for architecture, settings in LOSSES.items():
         ours, theirs = (kind(architecture, shape, x, n_steps, LOSS_LR, **settings) for kind in (Ours, Theirs))
-        curves: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+        curves: dict[str, list[Took]] = {"ours": [], "theirs": []}
         for _ in range(n_steps // 10):
             for name, trainer in (("ours", ours), ("theirs", theirs)):
-                spent = sum(timed(trainer)[0] for _ in range(10)) + (curves[name][-1][0] if curves[name] else 0.0)
+                spent = sum(timed(trainer).wall for _ in range(10)) + (curves[name][-1][0] if curves[name] else 0.0)
                 curves[name].append((spent, objective(architecture, trainer.sae, scaled, settings, shape)))
         end = curves["theirs"][-1]
         reached = next((spent for spent, loss in curves["ours"] if loss <= 1.01 * end[1]), None)

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+
+
+class Took(NamedTuple):
+    """What a call took, in seconds."""
+
+    wall: float
+    cpu: float  # of all threads
+
+
+def timed(step: Callable[[], Any]) -> Took:
+    """Call `step` and say what it took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    return Took(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def status(name: str) -> int:
+    """A value in kB of this process's status. Linux only: elsewhere an OSError."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 @contextmanager
