@@ -125,6 +125,19 @@ def test_texts_are_read_as_they_come(tmp_path):
     assert store.n_documents == len(read) == 600 and first_write[0] <= 256
 
 
+def test_the_texts_may_come_from_the_same_model(tmp_path):
+    """Whoever chooses texts by what the model says about them runs it in the middle of a harvest."""
+    model, texts = tiny_model(), load_texts(tiny_target(), 12)
+
+    def chosen():
+        for text in texts:
+            assert model(tokenize(model, text.text).ids).shape[-1] == model.cfg.d_vocab
+            yield text
+
+    store = harvest(model, chosen(), PLACES, tmp_path / "store", shard_tokens=100, progress=False)
+    assert store.n_documents == 12
+
+
 def test_long_texts_are_cut_and_a_document_may_be_larger_than_a_shard(tmp_path):
     store = run(tmp_path / "store", ["x" * 100, "y"], shard_tokens=5, context_size=20)
     assert store.documents["length"].tolist() == [20, 2] and len(store.manifest["shards"]) == 2

@@ -26,6 +26,9 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 #: What to do about a damaged file: a shard can be made anew, because its texts and its batches are known.
 MEND = "Delete that file and run the same harvest again: only this shard is made anew."
 
+#: Bytes that are written at a time.
+AT_ONCE = 1 << 18
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -83,8 +86,9 @@ def write_whole(path: Path, *pieces: bytes | memoryview) -> dict[str, Any]:
     try:
         with open(part, "wb") as file:
             for piece in pieces:
-                digest.update(piece)
-                file.write(piece)
+                for start in range(0, len(piece), AT_ONCE):  # so that it is still in the cache when it is written
+                    digest.update(piece[start : start + AT_ONCE])
+                    file.write(piece[start : start + AT_ONCE])
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from solutions.data import DTYPES, ActivationStore, DiskFull, Shard, StoreWriter, Text, tokenize
 from solutions.errors import InputError, check_count, check_text, unknown_name
 from solutions.models.hooks import check_hooks, processing_of
-from solutions.models.running import hook_reader, read_hooks
+from solutions.models.running import Reader, hook_reader
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -38,6 +38,7 @@ READ_AHEAD = 256
 class _Document(NamedTuple):
     text: Text
     ids: Tensor  # [n_tokens]
+    n_tokens: int
 
 
 def harvest(
@@ -105,20 +106,21 @@ def harvest(
         n_documents = len(texts)
     own = {"context_size": _context(model, context_size), "batch_size": batch_size, "shard_tokens": shard_tokens}
     own |= {"dtype": dtype, "test_share": test_share, "seed": seed}
-    head = model_identity(model) | {"hooks": _shapes(model, hooks)} | own
-    with (
-        StoreWriter(path, head, resume=resume) as writer,
-        tqdm(total=n_documents, unit=" documents", desc="harvest", disable=not progress) as bar,
-    ):
-        _Harvest(model, head, writer, bar).run(_checked(texts), n_documents)
+    with hook_reader(model, hooks) as read:
+        head = model_identity(model) | {"hooks": _shapes(model, read)} | own
+        with (
+            StoreWriter(path, head, resume=resume) as writer,
+            tqdm(total=n_documents, unit=" documents", desc="harvest", disable=not progress) as bar,
+        ):
+            _Harvest(model, read, head, writer, bar).run(_checked(texts), n_documents)
     return ActivationStore(path)
 
 
 class _Harvest:
     """One harvest at work."""
 
-    def __init__(self, model: Any, head: dict[str, Any], writer: StoreWriter, bar: tqdm):
-        self.model, self.head, self.writer, self.bar = model, head, writer, bar
+    def __init__(self, model: Any, read: Reader, head: dict[str, Any], writer: StoreWriter, bar: tqdm):
+        self.model, self.read, self.head, self.writer, self.bar = model, read, head, writer, bar
         self.n_documents = self.n_tokens = 0  # in the store by now
         self.rooms: dict[str, Tensor] = {}
 
@@ -168,54 +170,54 @@ class _Harvest:
             for text, ids, n in zip(block, tokens.ids, tokens.mask.sum(dim=1).tolist(), strict=True):
                 if not n:
                     raise InputError(f"the text {text.text[:40]!r} has no tokens in this model's vocabulary.")
-                yield _Document(text, ids[:n])
+                yield _Document(text, ids[:n], n)
 
     def _shards(self, documents: Iterator[_Document]) -> Iterator[list[_Document]]:
         """As many documents at a time as fit into a shard."""
         held: list[_Document] = []
         n = 0
         for document in documents:
-            if held and n + len(document.ids) > self.head["shard_tokens"]:
+            if held and n + document.n_tokens > self.head["shard_tokens"]:
                 yield held
                 held, n = [], 0
             held.append(document)
-            n += len(document.ids)
+            n += document.n_tokens
         if held:
             yield held
 
     def _write(self, i: int, documents: list[_Document]) -> None:
-        acts = self._activations([document.ids for document in documents])
+        rows, lengths = [document.ids for document in documents], [document.n_tokens for document in documents]
         texts = [document.text for document in documents]
+        acts = self._activations(rows, lengths)
         self.writer.write(
             i,
             Shard(
-                ids=torch.cat([document.ids for document in documents]),
-                lengths=[len(document.ids) for document in documents],
+                ids=torch.cat(rows),
+                lengths=lengths,
                 kinds=[text.kind for text in texts],
                 acts=acts,
                 texts=_fingerprint(texts),
             ),
         )
         self.n_documents += len(documents)
-        self.n_tokens += sum_tokens(documents)
+        self.n_tokens += sum(lengths)
         self.bar.set_postfix_str(f"{self.n_tokens:,} tokens", refresh=False)
 
-    def _activations(self, rows: list[Tensor]) -> dict[str, Tensor]:
+    def _activations(self, rows: list[Tensor], lengths: list[int]) -> dict[str, Tensor]:
         """Run the model over the rows, sorted by length so that little is padded; give them in their order.
 
         What is given stands in memory that the next call uses again.
         """
-        lengths, device = [len(row) for row in rows], self.model.cfg.device
+        device = self.model.cfg.device
         acts = {hook: self._room(hook, sum(lengths)) for hook in self.head["hooks"]}
         places = {hook: x.split(lengths) for hook, x in acts.items()}
-        with hook_reader(self.model, list(acts)) as read:
-            for chosen in torch.tensor(lengths).argsort(stable=True).split(self.head["batch_size"]):
-                batch = chosen.tolist()
-                ids = pad_sequence([rows[k] for k in batch], batch_first=True)  # any id: nobody looks back at it
-                for hook, x in read(ids.to(device)).items():
-                    for k, row in zip(batch, x.cpu().unbind(), strict=True):
-                        places[hook][k].copy_(row[: lengths[k]])
-                self.bar.update(len(batch))
+        order, size = sorted(range(len(rows)), key=lengths.__getitem__), self.head["batch_size"]
+        for batch in (order[start : start + size] for start in range(0, len(order), size)):
+            ids = pad_sequence([rows[k] for k in batch], batch_first=True)  # any id: nobody looks back at it
+            for hook, x in self.read(ids.to(device)).items():
+                for k, row in zip(batch, x.cpu().unbind(), strict=True):
+                    places[hook][k].copy_(row[: lengths[k]])
+            self.bar.update(len(batch))
         return acts
 
     def _room(self, hook: str, n_tokens: int) -> Tensor:
@@ -240,7 +242,7 @@ class _Harvest:
 
 def sum_tokens(documents: Sequence[_Document]) -> int:
     """Tokens of some documents."""
-    return sum(len(document.ids) for document in documents)
+    return sum(document.n_tokens for document in documents)
 
 
 def _checked(texts: Iterable[str | Text]) -> Iterator[Text]:
@@ -301,11 +303,11 @@ def _tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps([rules, tokenizer.bos_token_id], sort_keys=True).encode()).hexdigest()
 
 
-def _shapes(model: Any, hooks: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+def _shapes(model: Any, read: Reader) -> dict[str, dict[str, list[int]]]:
     """The shape of one token's activation at each hook point, from a run over two rows of three tokens."""
     ids = torch.full((2, 3), int(model.tokenizer.bos_token_id), device=model.cfg.device)
     shapes = {}
-    for hook, x in read_hooks(model, ids, hooks).items():
+    for hook, x in read(ids).items():
         if hook.endswith(("hook_pattern", "hook_attn_scores")) or x.ndim < 3 or x.shape[:2] != ids.shape:
             raise InputError(
                 f"{hook!r} has no vector for each token (shape {list(x.shape)} for 2 rows of 3 tokens), so it cannot "

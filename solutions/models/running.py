@@ -70,6 +70,10 @@ def extract(
     return {hook: torch.cat(parts) for hook, parts in pieces.items()}
 
 
+#: From rows of ids [batch, pos] to their activations at the hook points it was made for.
+Reader = Callable[[Tensor], dict[str, Tensor]]
+
+
 class _AllSeen(Exception):
     """The last hook wanted has fired: there is nothing more to compute."""
 
@@ -77,17 +81,21 @@ class _AllSeen(Exception):
 @contextmanager
 def hook_reader(
     model: TransformerBridge, hooks: Sequence[str]
-) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+) -> Iterator[Reader]:
     """A function from rows of ids [batch, pos] to their activations at the hooks, for as long as the block lasts.
 
     Each call is one forward pass that ends the moment the last of the hooks has fired. The hooks are hung up once and
     taken down at the end: looking up a name among all of a model's takes as long as a small model's layer.
+    When the model is run by somebody else meanwhile, they let everything pass.
     Nothing is checked but that every hook fires: `extract` and `harvest` are what to call.
     """
     seen: dict[str, Tensor] = {}
+    reading = False
 
     def keep(name: str) -> Callable:
         def store(acts: Any, hook: Any) -> None:
+            if not reading:
+                return
             seen[name] = (acts[0] if isinstance(acts, tuple) else acts).detach()
             if len(seen) == len(hooks):
                 raise _AllSeen
@@ -96,11 +104,15 @@ def hook_reader(
 
     @torch.no_grad()
     def read(ids: Tensor) -> dict[str, Tensor]:
+        nonlocal reading
         seen.clear()
+        reading = True
         try:
             model(ids, return_type=None)
         except _AllSeen:
             return {hook: seen[hook] for hook in hooks}
+        finally:
+            reading = False
         missing = next(hook for hook in hooks if hook not in seen)
         raise InputError(f"hook point {missing!r} never fires in this model. See hook_points(model).")
 

@@ -8,7 +8,9 @@ evenly, half in proportion to how often they are active (those are the ones a re
     python -m tests.benchmarks index [--quick]
 
 With SAE_DASHBOARD_PYTHON set to the Python of an environment that has sae-dashboard, the same model, tokens and
-latents go through it, too (its pins do not fit ours, so it needs an environment of its own).
+latents go through it, too (its pins do not fit ours, so it needs an environment of its own). The promise is one for
+24,576 latents, the SAE of GPT-2 small. Of a small SAE most of the cost is the one forward pass over the text, which
+fewer latents share: the embedded SAEs are listed without a limit.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import torch
 from tests.benchmarks.measuring import one_thread, status
 
 LIMIT_MS = 50.0       # for any question, 95th percentile
-LIMIT_RATIO = 20.0    # times cheaper than sae-dashboard, per latent
+LIMIT_RATIO = 20.0    # times cheaper than sae-dashboard, per latent, at the shapes of GPT-2's SAE
 CONTEXT = 64
 
 
@@ -204,7 +206,7 @@ def cost_of_all_pages(target, texts, model, vocabulary, folder: Path, context: i
 
 
 def against_sae_dashboard(target, texts, model, ours_ms: float, folder: Path, n_latents: int,
-                          context: int = CONTEXT) -> dict:
+                          context: int = CONTEXT, limit: float | None = None) -> dict:
     """CPU time per latent of sae-dashboard over ours, on the same model, tokens and latents."""
     from solutions import hub
     from solutions.data import tokenize
@@ -212,7 +214,7 @@ def against_sae_dashboard(target, texts, model, ours_ms: float, folder: Path, n_
     name = "times cheaper than sae-dashboard, per latent"
     python = os.environ.get("SAE_DASHBOARD_PYTHON")
     if not python:
-        return row(name, None, "×", LIMIT_RATIO, "more", "skipped: SAE_DASHBOARD_PYTHON is not set")
+        return row(name, None, "×", limit, "more", "skipped: SAE_DASHBOARD_PYTHON is not set")
     from safetensors.torch import save_file
 
     save_file({"tokens": tokenize(model, texts, context_size=context).ids}, folder / "tokens.safetensors")
@@ -226,10 +228,10 @@ def against_sae_dashboard(target, texts, model, ours_ms: float, folder: Path, n_
                           env={**os.environ, **threads})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return row(name, None, "×", LIMIT_RATIO, "more", f"skipped: sae-dashboard did not run ({last[:150]})")
+        return row(name, None, "×", limit, "more", f"skipped: sae-dashboard did not run ({last[:150]})")
     theirs = json.loads(done.stdout.strip().splitlines()[-1])
     per_latent = 1e3 * theirs["cpu"] / n_latents
-    return row(name, per_latent / ours_ms, "×", LIMIT_RATIO, "more",
+    return row(name, per_latent / ours_ms, "×", limit, "more",
                f"sae-dashboard {theirs['version']}: {per_latent:.1f} ms CPU per latent, peak {theirs['peak_gb']:.1f} "
                f"GB; ours {ours_ms:.1f} ms; {n_latents:,} latents × {theirs['n_tokens']:,} tokens")
 
@@ -265,7 +267,8 @@ def gpt2_rows(folder: Path, quick: bool) -> list[dict]:
         _, cost = cost_of_all_pages(target, texts, model, vocabulary, folder, context, n_latents)
     for line in cost:
         line["name"] = line["name"].replace("index: ", "index: GPT-2's shapes, ")
-    return [*cost, against_sae_dashboard(target, texts, model, cost[0]["value"], folder, n_latents, context)]
+    against = against_sae_dashboard(target, texts, model, cost[0]["value"], folder, n_latents, context, LIMIT_RATIO)
+    return [*cost, against]
 
 
 def random_sae(folder: Path, target, k: int = 32) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +25,34 @@ def timed(step: Callable[[], Any]) -> Took:
     wall, cpu = time.perf_counter(), time.process_time()
     step()
     return Took(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+@dataclass
+class Spent:
+    """What several calls took together, in seconds."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def add(self, took: Took) -> None:
+        self.wall, self.cpu = self.wall + took.wall, self.cpu + took.cpu
+
+
+@contextmanager
+def part_timed(module: ModuleType, name: str) -> Iterator[Spent]:
+    """Add up what all calls of one of a module's functions take while the block lasts."""
+    function, total = getattr(module, name), Spent()
+
+    def watched(*args: Any, **options: Any) -> Any:
+        found = []
+        total.add(timed(lambda: found.append(function(*args, **options))))
+        return found[0]
+
+    setattr(module, name, watched)
+    try:
+        yield total
+    finally:
+        setattr(module, name, function)
 
 
 def status(name: str) -> int:
