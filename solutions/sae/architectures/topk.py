@@ -53,10 +53,6 @@ class TopKSAE(TrainableSAE):
             raise InputError(f"k must be at most d_sae, got k = {k} with d_sae = {self.d_sae}.")
         return int(k)  # type: ignore[call-overload]
 
-    def first_gain(self, sample: Tensor) -> Tensor:
-        """1, the bare transpose: so few latents write at the start that it is not too much."""
-        return torch.ones_like(self.b_dec[0])
-
     def activate(self, pre: Tensor) -> Tensor:
         """The k largest positive entries of each row of `pre` [..., d_sae]; the rest is zero."""
         return keep_top(torch.relu(pre), self.k)
