@@ -25,7 +25,8 @@ SITE = BUILD / "html"
 STATE = BUILD / "state.json"
 
 # What a chapter's results depend on besides its own text, and what the look of every page depends on.
-RESULTS = ["solutions/**/*.py", "labs/**/*.py", "solutions/smallworld/artifacts/**/*", "*.txt", "pyproject.toml"]
+RESULTS = ["solutions/**/*.py", "solutions/visualization/browser.*", "labs/**/*.py",
+           "solutions/smallworld/artifacts/**/*", "*.txt", "pyproject.toml"]
 PAGES = ["_config.yml", "_toc.yml", "book/_ext/*.py", "book/build.py"]
 
 

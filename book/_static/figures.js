@@ -27,6 +27,12 @@
     return change;
   };
 
+  // A dot that stands for a latent was clicked: a table of latents on the page may want to show it (browser.js).
+  const tellLatent = (figure, point) => {
+    const wanted = ((figure.layout || {}).meta || {}).click === "latent" && Number.isInteger(point.customdata);
+    if (wanted) document.dispatchEvent(new CustomEvent("latent-chosen", { detail: point.customdata }));
+  };
+
   const draw = async (box) => {
     const figure = JSON.parse(box.querySelector("script").textContent);
     const layout = { ...figure.layout, autosize: true };
@@ -38,6 +44,7 @@
     box.append(plot);
     const config = { responsive: true, displaylogo: false, ...figure.config };
     await Plotly.newPlot(plot, figure.data, layout, config);
+    plot.on("plotly_click", ({ points }) => tellLatent(figure, points[0]));
     if (figure.frames) await Plotly.addFrames(plot, figure.frames);
     const paint = () => Plotly.relayout(plot, pageColours(figure, plot._fullLayout));
     await paint();

@@ -3,11 +3,13 @@
 `explorer` shows the strongest latents of every token. Three more make use of a feature index: `text_explorer` (a text,
 its shading and the latents that stand out), `feature_explorer` (one latent, its page and your own text) and
 `compare_explorer` (two texts, and which latents tell them apart). `workbench` puts the three side by side.
+`search_explorer` asks the index which latents are about something: a token, a pattern, a concept, a text.
 """
 
 from labs.explorer.compare import compare_explorer
 from labs.explorer.feature import feature_explorer
 from labs.explorer.reading import Reading, read_text
+from labs.explorer.search import search_explorer
 from labs.explorer.table import explorer, features_table, visible
 from labs.explorer.text import text_explorer
 from labs.explorer.workbench import workbench
@@ -19,6 +21,7 @@ __all__ = [
     "feature_explorer",
     "features_table",
     "read_text",
+    "search_explorer",
     "text_explorer",
     "visible",
     "workbench",

@@ -66,42 +66,48 @@ def _tensors(source: Source, plan: Plan) -> Iterator[Tensor]:
     return (batch.x for batch in source.batches(plan.batch_size, plan.seed))
 
 
-def stored_sae(folder: Path = STORED) -> SAE:
-    """The SAE that SAELens trained for chapter 4, checked against its checksums.
+REMEDY = "Get the folder back from version control, or train it again: python -m solutions.analysis.by_sae_lens"
+
+
+def stored_sae(folder: Path = STORED, remedy: str = REMEDY) -> SAE:
+    """The SAE that SAELens trained for chapter 4, or another that `keep_sae` has kept, checked against its checksums.
 
     Raises:
-        InputError: a file is missing or not what was written.
+        InputError: a file is missing or not what was written; it ends with the remedy.
     """
     try:
         wanted = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the SAE in {folder.name!r}: {error}. {REMEDY}") from error
+        raise InputError(f"cannot read the SAE in {folder.name!r}: {error}. {remedy}") from error
     if changed := [name for name in found if found[name] != wanted.get(name)]:
-        raise InputError(f"{' and '.join(changed)} in {folder.name!r} was changed or cut off. {REMEDY}")
+        raise InputError(f"{' and '.join(changed)} in {folder.name!r} was changed or cut off. {remedy}")
     return load_sae_from_disk(folder, "cpu")
 
 
-REMEDY = "Get the folder back from version control, or train it again: python -m solutions.analysis.by_sae_lens"
+def keep_sae(made: Path, folder: Path) -> None:
+    """Put a saved SAE in its place, in half precision and with checksums. `made` lies beside it on the same disk."""
+    ready = made.parent / "ready"
+    ready.mkdir()
+    halved = {name: tensor.half() for name, tensor in load_file(made / WEIGHTS).items()}
+    (ready / WEIGHTS).write_bytes(save(halved))
+    shutil.copy(made / CONFIG, ready / CONFIG)
+    sums = {name: hashlib.sha256((ready / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
+    (ready / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    ready.rename(folder)
 
 
 def main() -> None:
-    """Train the stored SAE and put it in its place, in half precision."""
+    """Train the stored SAE and put it in its place."""
     target = get_target("smallworld")
     model = load_model(target, "cpu")
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as scratch:
-        made, ready = Path(scratch) / "made", Path(scratch) / "ready"
+        made = Path(scratch) / "made"
         store = harvest(model, load_texts(target, TRAIN_TEXTS, "train"), target.hook, Path(scratch) / "store",
                         dtype="float16", test_share=0.0, progress=False)
         train_with_sae_lens(StoreSource(store, target.hook), CHAPTER, target.d_sae, K, made)
-        halved = {name: tensor.half() for name, tensor in load_file(made / WEIGHTS).items()}
-        ready.mkdir()
-        (ready / WEIGHTS).write_bytes(save(halved))
-        shutil.copy(made / CONFIG, ready / CONFIG)
-        sums = {name: hashlib.sha256((ready / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
-        (ready / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(STORED, ignore_errors=True)
-        ready.rename(STORED)
+        keep_sae(made, STORED)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,31 @@ class Purity(NamedTuple):
     live: Tensor      # [live latents], which latents these are
 
 
+def beyond_chance(share: Tensor, base: Tensor) -> Tensor:
+    """Shares [latents, concepts] beside the concepts' base rates [concepts]: 1 is everything, 0 no more than chance."""
+    base = base.clamp(max=1 - 1e-6)
+    return (share - base) / (1 - base)
+
+
+def top_share(features: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Of the k tokens on which each latent is strongest, the share with each concept, [latents, concepts].
+
+    features: [tokens, latents]; labels: [tokens, concepts] float. Tokens on which a latent is not active do not count.
+    """
+    values, strongest = features.topk(k, dim=0)  # [k, latents]
+    counted = (values > 0).to(labels)
+    share = torch.stack([c @ labels[rows] for c, rows in zip(counted.T, strongest.T, strict=True)])
+    return share / counted.sum(0).clamp(min=1)[:, None]
+
+
+def mass_share(features: Tensor, labels: Tensor) -> Tensor:
+    """Of all of each latent's activation, the share that falls on tokens with each concept, [latents, concepts]."""
+    return (features.T @ labels) / features.sum(0).clamp(min=1e-9)[:, None]
+
+
 def _purity(share: Tensor, base: Tensor, live: Tensor) -> Purity:
     """Correct shares [latents, concepts] for chance and keep each live latent's best concept."""
-    score, concept = ((share - base) / (1 - base)).max(dim=1)
+    score, concept = beyond_chance(share, base).max(dim=1)
     return Purity(score[live], concept[live], live.nonzero().flatten())
 
 
@@ -73,7 +95,7 @@ def _purity_inputs(features: Tensor, labels: Tensor, min_active: int) -> tuple[T
     check_axes("labels", labels, "tokens", "concepts")
     same_length(features=features, labels=labels)
     labels = labels.float()
-    return labels, labels.mean(0).clamp(max=1 - 1e-6), (features > 0).sum(0) >= min_active
+    return labels, labels.mean(0), (features > 0).sum(0) >= min_active
 
 
 def top_k_purity(features: Tensor, labels: Tensor, k: int = 50, min_active: int = 20) -> Purity:
@@ -87,10 +109,7 @@ def top_k_purity(features: Tensor, labels: Tensor, k: int = 50, min_active: int 
     labels, base, live = _purity_inputs(features, labels, min_active)
     if not 1 <= k <= len(features):
         raise InputError(f"k: expected 1 to {len(features)} (the number of tokens), got {k}.")
-    values, strongest = features.topk(k, dim=0)  # [k, latents]
-    counted = (values > 0).to(labels)
-    share = torch.stack([c @ labels[rows] for c, rows in zip(counted.T, strongest.T, strict=True)])
-    return _purity(share / counted.sum(0).clamp(min=1)[:, None], base, live)
+    return _purity(top_share(features, labels, k), base, live)
 
 
 def mass_purity(features: Tensor, labels: Tensor, min_active: int = 20) -> Purity:
@@ -100,5 +119,4 @@ def mass_purity(features: Tensor, labels: Tensor, min_active: int = 20) -> Purit
     activations on unrelated tokens are no longer hidden.
     """
     labels, base, live = _purity_inputs(features, labels, min_active)
-    share = (features.T @ labels) / features.sum(0).clamp(min=1e-9)[:, None]
-    return _purity(share, base, live)
+    return _purity(mass_share(features, labels), base, live)

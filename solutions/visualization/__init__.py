@@ -6,7 +6,7 @@ sits on a light page and on a dark one. Colours follow Okabe and Ito's palette, 
 tell apart, at a lightness that shows on both. What a figure shows is also said in words, in
 `figure.layout.meta["alt"]`. Values are rounded: a page of figures stays small.
 
-Comparisons (`charts`, `curves`, `shares`)::
+Comparisons (`charts`, `curves`, `shares`, `panels`)::
 
     bars(values, x_title, title=None, highlight=(), digits=3)
     compare_dots(rows, x_title, title=None, x_range=None)              rows: name -> measure -> value
@@ -22,6 +22,8 @@ Comparisons (`charts`, `curves`, `shares`)::
     stacked_bars(rows, x_title="share (%)", title=None)                 rows: name -> part -> count or share
     interval_purity(rows, intervals, y_title="share that fits the label (%)", counts=None, title=None)
           rows: name -> share from 0 to 1 for each interval; intervals: their names, strongest first
+    dot_panels(table, rows="basis", measures=None, panels=None, highlight=(), controls=(), x_range=None, title=None)
+          table: long; a panel for each measure (column -> axis), or for each value of `panels`
 
 Matrices (`heatmaps`, `matrices`)::
 
@@ -29,6 +31,30 @@ Matrices (`heatmaps`, `matrices`)::
     cosine_heatmap(cosines, names)
     heatmap(values, rows, columns, unit, x_title="", y_title="", diverging=False, write=True, title=None)
     confusion_matrix(counts, names, title=None)                        rows: what it is, columns: what was said
+
+Passages (`passages`)::
+
+    passage_heatmap(features, tokens, latents=None, n=24, order="clusters", maxima=None, names=None, ...)
+          a row per latent, a column per token, in lines as print is; names: latent -> name
+    passage_difference(first, second, latents=None, n=24, maxima=None, names=None, called=("first", "second"), ...)
+          first, second: (tokens, features); aligned token by token
+
+Networks, maps and families (`networks`, `lineage`)::
+
+    coactivation_graph(pairs, weight="lift", communities=None, names=None, most=200, seed=0, title=None)
+          pairs: table with a, b and weight, or a networkx graph; communities: table with latent, community, label
+    latent_map(table, colour=None, hover=(), highlight=(), x_title=..., y_title=..., title=None)
+          table: latent, x, y and the columns named; a click on the site shows the latent in the page's table
+    splitting(stages, widths=("narrow", "wide"), latents=None, names=None, least=0.1, most=8, ...)
+          stages: table with narrow, wide, share_of_narrow, or one for each step to a wider SAE
+    family_tree(table, names=None, most=40, title=None)
+          table: parent, child, p_parent_given_child, p_child_given_parent
+
+A table of latents (`browser`)::
+
+    latent_browser(table, title="All latents", columns=None, hidden=(), notes=None, sort=None, link=None, ...)
+          sorts, filters, turns pages and saves CSV by itself, in a notebook and on the site
+    browser_html(table, ...) -> str    the same as one self-contained file      save_browser(table, path, ...)
 
 Training (`training`)::
 
@@ -52,6 +78,7 @@ Text and features (`text`, `gallery`, `page`)::
     visible(token)   printable(text)                        a token, or any text, as one can see it
 """
 
+from solutions.visualization.browser import browser_html, latent_browser, save_browser
 from solutions.visualization.charts import bars, compare_dots, histogram, toy_directions
 from solutions.visualization.curves import lines, ranked, scatter, spectrum
 from solutions.visualization.gallery import gallery
@@ -61,7 +88,9 @@ from solutions.visualization.heatmaps import (
     cosine_heatmap,
     feature_heatmap,
 )
+from solutions.visualization.lineage import family_tree, splitting
 from solutions.visualization.matrices import confusion_matrix, heatmap
+from solutions.visualization.networks import coactivation_graph, latent_map
 from solutions.visualization.page import (
     PageView,
     feature_page_html,
@@ -69,6 +98,8 @@ from solutions.visualization.page import (
     show_page,
     show_pages,
 )
+from solutions.visualization.panels import dot_panels
+from solutions.visualization.passages import passage_difference, passage_heatmap
 from solutions.visualization.shaded import shaded_html
 from solutions.visualization.shares import density_histogram, interval_purity, stacked_bars
 from solutions.visualization.style import printable, visible
@@ -79,12 +110,16 @@ __all__ = [
     "PageView",
     "activation_heatmap",
     "bars",
+    "browser_html",
+    "coactivation_graph",
     "compare_bases",
     "compare_dots",
     "confusion_matrix",
     "cosine_heatmap",
     "dashboard",
     "density_histogram",
+    "dot_panels",
+    "family_tree",
     "feature_heatmap",
     "feature_page_html",
     "gallery",
@@ -92,18 +127,24 @@ __all__ = [
     "histogram",
     "interval_purity",
     "knobs",
+    "latent_browser",
+    "latent_map",
     "lines",
     "matched_histogram",
     "pareto",
+    "passage_difference",
+    "passage_heatmap",
     "printable",
     "ranked",
     "recovery",
+    "save_browser",
     "save_page",
     "scatter",
     "shaded_html",
     "show_page",
     "show_pages",
     "spectrum",
+    "splitting",
     "stacked_bars",
     "token_strip",
     "token_strips",

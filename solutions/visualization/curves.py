@@ -208,7 +208,8 @@ def scatter(
                 x=plain([xs[i] for i in mine]), y=plain([ys[i] for i in mine]), name=escape(str(kind)),
                 mode="markers", customdata=named or None,
                 marker={
-                    "color": SERIES[number % len(SERIES)], "symbol": SYMBOLS[number % len(SYMBOLS)],
+                    "color": SERIES[number % len(SERIES)],
+                    "symbol": SYMBOLS[(number + number // len(SERIES)) % len(SYMBOLS)],
                     "size": 9 if len(kept) < 400 else 5, "opacity": 0.85 if len(kept) < 400 else 0.6,
                 },
                 hovertemplate=("%{customdata}<br>" if named else "") + f"{escape(x_title)}: %{{x}}<br>"

@@ -99,7 +99,12 @@ def show_pages(pages: Sequence, names: Sequence[str] | None = None, **options) -
 
 def save_page(page, path: str | os.PathLike[str], **options) -> Path:
     """Write `feature_page_html(page, **options)` to a file, whole or not at all, and return its path."""
-    text, path = feature_page_html(page, **options), Path(path)
+    return write_page(feature_page_html(page, **options), path)
+
+
+def write_page(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a page to a file, whole or not at all, and return its path."""
+    path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"path: there is no folder {path.parent}. Make it first: Path(...).mkdir(parents=True).")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

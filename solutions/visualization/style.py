@@ -6,11 +6,12 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
+import pandas as pd
 import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from solutions.errors import InputError
+from solutions.errors import InputError, unknown_name
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#2F86C1", "#C97B0A", "#009E73", "#B8659A", "#858A93"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, GREY)
@@ -149,3 +150,12 @@ def check_matrix(
             raise InputError(
                 f"{name}: axis {axis} has length {x.shape[axis]}, but {len(labels)} labels were given."
             )
+
+
+def check_columns(table: pd.DataFrame, wanted: Sequence[str]) -> None:
+    """Refuse anything but a table that has all the columns wanted."""
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"table: expected a pandas DataFrame, got {type(table).__name__}.")
+    for column in wanted:
+        if column not in table:
+            raise unknown_name("column", column, [str(c) for c in table.columns])

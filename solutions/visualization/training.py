@@ -19,6 +19,7 @@ from solutions.visualization.style import (
     SERIES,
     SYMBOLS,
     as_tensor,
+    check_columns,
     check_matrix,
     escape,
     faint,
@@ -105,7 +106,7 @@ def pareto(
     """
     known = {"ev": "explained variance", "explained_variance": "explained variance", "delta_ce": "ΔCE (nats per token)"}
     measures = dict(measures or {c: t for c, t in known.items() if c in table})
-    _check_columns(table, [group, knob, x, *measures])
+    check_columns(table, [group, knob, x, *measures])
     if not measures or not len(table):
         raise InputError("table: expected at least one row, and at least one measure to compare by.")
     figure, rows = _panels(len(measures))
@@ -149,7 +150,7 @@ def knobs(
         measures: column to name; at most four fit beside one another.
         log_x: knobs that are turned by factors.
     """
-    _check_columns(table, [knob, value, *measures])
+    check_columns(table, [knob, value, *measures])
     missing = [name for name in turned if not (table[knob] == name).any()]
     if missing or not turned or not 1 <= len(measures) <= 4:
         raise InputError("turned, measures: expected knobs that are in the table and one to four measures, got "
@@ -311,12 +312,6 @@ def _doublings(low: float, high: float) -> list[float]:
     first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
     step = max(1, math.ceil((last - first) / 7))
     return [float(2**i) for i in range(first, last + 1, step)]
-
-
-def _check_columns(table: pd.DataFrame, wanted: Sequence[str]) -> None:
-    for column in wanted:
-        if column not in table:
-            raise unknown_name("column", column, [str(c) for c in table.columns])
 
 
 def _legend(figure: go.Figure, shown: bool, title: str | None) -> go.Figure:

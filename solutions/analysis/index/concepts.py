@@ -60,7 +60,9 @@ class ConceptTable(NamedTuple):
 
     def best(self, latent: int) -> dict[str, Any] | None:
         """The concept one latent follows best: name, precision, recall, f1, lookup_f1. None if it follows none."""
-        c = int(self.train.f1[latent].argmax())
+        # One row of scores: those of all latents, to look at one, would take milliseconds.
+        row = Scores(self.train.hits[latent], self.train.fired[latent], self.train.wanted[0])
+        c = int(row.f1.argmax())
         if self.train.hits[latent, c] == 0:
             return None
         hits, fired, wanted = self.test.hits[latent, c], self.test.fired[latent, 0], self.test.wanted[0, c]

@@ -1,0 +1,202 @@
+"""Searching a feature index from the shell.
+
+    python -m solutions.search --index scratch/index 'token:" Paris" & ~concept:city'
+    python -m solutions.search --index scratch/index --build 1500 'regex:"^ (un|in)" & density:<1%'
+    python -m solutions.search --index scratch/index 'text:"The Eiffel Tower"' -k 5
+    python -m solutions.search --index scratch/index --json 'promotes:" Paris"' | jq .results[0].evidence
+
+Put the whole query into single quotes, so that the shell leaves its marks alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from solutions.analysis import (
+    ConceptTable,
+    FeatureIndex,
+    build_index,
+    concept_table,
+    labelled_texts,
+    place_labels,
+)
+from solutions.analysis.search import Results, load_concepts, parse_query, save_concepts, search, text_reader
+from solutions.analysis.search.parse import explained
+from solutions.analysis.search.saved import concepts_path
+from solutions.errors import CourseError, InputError, check_count
+from solutions.targets import Target, get_target
+
+EPILOG = """terms of a query:
+
+{terms}
+
+exit code:
+  0 something was found, 3 nothing was (the reason is printed), 1 an error, 2 a wrong option, 130 Ctrl-C
+"""
+FOUND, ERROR, NOTHING, STOPPED = 0, 1, 3, 130
+#: Share of the texts that --build puts aside for measuring.
+TEST_SHARE = 0.3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says. Returns the exit code: 0, 1 for an error, 3 for nothing found, 130 for Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        results = answer(options)
+        text = json.dumps(results.to_json(), ensure_ascii=False) if options.json else readable(results)
+        print(text, flush=True)
+    except CourseError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # whoever read it, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FOUND
+    return FOUND if results else NOTHING
+
+
+def answer(options: argparse.Namespace) -> Results:
+    """Open what the query needs, and no more, and search."""
+    query = parse_query(" ".join(options.query))  # a mistake shows before anything is loaded
+    target = get_target(options.target)
+    parts = Parts(target, options.quiet)
+    path = Path(options.index)
+    if options.build and not path.exists():
+        parts.build(path, options.build)
+    if not path.exists():
+        raise InputError(f"there is no feature index at {path}. build_index makes one; so does this line with "
+                         f"--build 1500, of the first 1,500 texts of {target.name!r}.")
+    index = FeatureIndex(path, verify=options.verify)
+    kinds = {term.kind for term in query.terms()}
+    concepts = parts.concepts(index) if "concept" in kinds or concepts_path(path).is_file() else None
+    read = parts.reader(index) if "text" in kinds else None
+    return search(index, query, options.k, concepts=concepts, read=read)
+
+
+def readable(results: Results) -> str:
+    """The results as text for a terminal, which obeys no control character in it."""
+    from solutions.visualization import printable
+
+    return "\n".join(printable(line) for line in str(results).split("\n"))
+
+
+class Parts:
+    """The model and what comes with it, loaded when something needs it."""
+
+    def __init__(self, target: Target, quiet: bool):
+        self.target, self.quiet, self._model, self._sae = target, quiet, None, None
+
+    def say(self, text: str) -> None:
+        """Tell the reader what takes so long."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    @property
+    def model(self) -> Any:
+        if self._model is None:
+            from solutions.models import load_model
+
+            self.say(f"loading the model of {self.target.name} …")
+            self._model = load_model(self.target, "cpu")
+        return self._model
+
+    @property
+    def sae(self) -> Any:
+        if self._sae is None:
+            from solutions.sae import load_sae
+
+            self._sae = load_sae(self.target, "cpu")
+        return self._sae
+
+    def reader(self, index: FeatureIndex) -> Any:
+        """What reads a typed text; the index has to be of this target's SAE."""
+        try:
+            index.check_sae(self.sae)
+        except InputError as error:
+            raise InputError(f"a text is read by the model and SAE of {self.target.name!r}. {error} Or name the "
+                             "index's own target with --target.") from error
+        return text_reader(self.model, self.sae, self.target)
+
+    def concepts(self, index: FeatureIndex) -> ConceptTable:
+        """The concept table, from the file beside the index, else made from the embedded world's labels."""
+        if concepts_path(index.path).is_file():
+            return load_concepts(index)
+        if self.target.text != "smallworld":
+            raise InputError(f"the text of {self.target.name!r} has no concept labels; only the embedded text has. Ask "
+                             "by token or by regex, or save a table of your own with save_concepts(…).")
+        self.say(f"labelling {index.n_documents:,} texts and scoring all latents, once …")
+        table = concept_table(index, *labels_of(self.model, index))
+        save_concepts(table, index)
+        return table
+
+    def build(self, path: Path, n_documents: int) -> None:
+        """Make an index of the target's first texts."""
+        import tempfile
+
+        import torch
+
+        from solutions.data import load_texts, str_tokens
+        from solutions.models import harvest, unembedding
+
+        texts = load_texts(self.target, n_documents)
+        vocabulary = str_tokens(self.model, torch.arange(self.model.cfg.d_vocab))
+        unembed = unembedding(self.model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            store = harvest(self.model, texts, self.target.hook, Path(folder) / "store", test_share=TEST_SHARE,
+                            progress=not self.quiet)
+            fits = unembed.shape[0] == self.sae.cfg.d_in
+            build_index(store, self.sae, self.target.hook, path, vocabulary=vocabulary,
+                        unembed=unembed if fits else None, progress=not self.quiet)
+
+
+def labels_of(model: Any, index: FeatureIndex) -> tuple[Any, tuple[str, ...]]:
+    """The labels of an index of the embedded text, whichever of its splits it was made from, and their names."""
+    for split in ("test", "train", "probe"):
+        first = labelled_texts(model, 1, split).tokens
+        ids = first.ids[first.mask].cpu()
+        if ids.tolist() == index.ids[:len(ids)].tolist():
+            world = labelled_texts(model, index.n_documents, split)
+            return place_labels(index, world), world.concepts
+    raise InputError(f"the index {index.path} was not made from the first texts of the embedded world, so their labels "
+                     "do not fit. Ask by token or by regex, or save a table of your own with save_concepts(…).")
+
+
+# ---- the command line
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    top = argparse.ArgumentParser(
+        prog="python -m solutions.search",
+        description=__doc__,
+        epilog=EPILOG.format(terms=explained()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("query", nargs="+", metavar="QUERY", help="what to look for, see below")
+    top.add_argument("--index", required=True, metavar="FOLDER", help="a feature index, from build_index or --build")
+    top.add_argument("-k", type=_count, default=10, metavar="N", help="latents shown (default: 10)")
+    top.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    top.add_argument("--target", help="whose model reads texts; by default MONOSEMANTIC_TARGET, else smallworld")
+    top.add_argument("--build", type=_count, metavar="N", help="if there is no index yet, make one of N of its texts")
+    top.add_argument("--verify", action="store_true", help="compare all checksums of the index first")
+    top.add_argument("--quiet", action="store_true", help="nothing but the answer")
+    return top
+
+
+def _count(text: str) -> int:
+    try:
+        return check_count(int(text.replace(",", "")), "it")
+    except (ValueError, InputError) as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
