@@ -124,6 +124,8 @@ def form_fault(found: Any, expected: Any, where: str = "the answer") -> str | No
         if not isinstance(found, (list, tuple)):
             return f"expected {where} to be {describe(expected)}, found {describe(found)}"
         if len(found) != len(expected):
+            if isinstance(found, list) and isinstance(expected, list) and _numbers([*found, *expected]):
+                return None  # which numbers, and so how many, is what was asked: see `difference`
             return f"expected {where} to have {len(expected)} entries, found {len(found)}"
         faults = (
             form_fault(f, e, f"entry {i} of {where}")
@@ -139,6 +141,10 @@ def form_fault(found: Any, expected: Any, where: str = "the answer") -> str | No
     if type(found) is not type(expected):
         return f"expected {where} to be {describe(expected)}, found {describe(found)}"
     return None
+
+
+def _numbers(values: list) -> bool:
+    return all(isinstance(value, numbers.Real) for value in values)
 
 
 def has_nan(value: Any) -> bool:
@@ -166,9 +172,21 @@ def difference(found: Any, expected: Any, where: str = "the answer") -> str:
     if isinstance(expected, dict):
         key = next(key for key in expected if not agree(found[key], expected[key]))
         return difference(found[key], expected[key], f"entry {key!r}")
+    if isinstance(expected, list) and len(found) != len(expected):
+        return (
+            f"{where} has {len(found)} entries, the right one has {len(expected)}"
+            + _some("; not among the right ones", [value for value in found if value not in expected])
+            + _some("; missing", [value for value in expected if value not in found])
+        )
     if isinstance(expected, (list, tuple)):
         i = next(i for i, (f, e) in enumerate(zip(found, expected, strict=True)) if not agree(f, e))
         return difference(found[i], expected[i], f"entry {i} of {where}")
     if isinstance(expected, numbers.Real):
         return f"{where} is {found:.6g}; the right value is {expected:.6g}"
     return f"{where} is {found!r}; the right value is {expected!r}"
+
+
+def _some(what: str, values: list, most: int = 4) -> str:
+    """The first few of some numbers, after a word that says what they are; "" if there are none."""
+    shown = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values[:most])
+    return f"{what}: {shown}{', …' if len(values) > most else ''}" if values else ""

@@ -171,6 +171,10 @@ def _never_below(answer, args, output) -> str | None:
     return None if gap < 1e-7 else f"In yours a q is {gap:.3g} below its p."
 
 
+def _at_most_one(answer, args, output) -> str | None:
+    return f"In yours one is {float(output.max()):.3g}." if bool((output > 1 + 1e-6).any()) else None
+
+
 BENJAMINI_HOCHBERG = Exercise(
     number="5.2",
     name="benjamini_hochberg",
@@ -243,6 +247,7 @@ BENJAMINI_HOCHBERG = Exercise(
     properties=(
         Property("A smaller p must never have a larger q.", _order_is_kept),
         Property("A correction for many tests never makes a p smaller.", _never_below),
+        Property("A q is a share, and ends at 1.", _at_most_one),
     ),
     look_at="`order = p.argsort()`, then `p[order]` has rank 1, 2, 3, ... The way back is `q[order] = ...`.",
     saw="the price of asking often. Of all findings with q of at most 0.05, about one in twenty is expected "
