@@ -198,13 +198,15 @@ CHALLENGE = Exercise(
             lambda d_in, l0, n_tokens: _recipe(d_in, l0, n_tokens, lr=1e-5),
             "Your SAE is nearly where it began. The learning rate is too low for so short a run: raise it "
             "ten-fold until something breaks, then go back a little.",
-            recognise=lambda answer, args, output: abs(output.ev - output.began_at) < 0.03,
+            recognise=lambda answer, args, output: bool(_beats_pca(answer, args, output))
+            and abs(output.ev - output.began_at) < 0.03,
         ),
         Wrong(
             "far too fast",
             lambda d_in, l0, n_tokens: _recipe(d_in, l0, n_tokens, lr=3.0),
             "Your SAE is worse than when it began: the learning rate is too high. Lower it ten-fold.",
-            recognise=lambda answer, args, output: output.ev < output.began_at - 0.03,
+            recognise=lambda answer, args, output: bool(_beats_pca(answer, args, output))
+            and output.ev < output.began_at - 0.03,
         ),
     ),
     properties=(

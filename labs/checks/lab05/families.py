@@ -290,7 +290,7 @@ CHILDREN = Exercise(
     wrong=(
         Wrong(
             "dot product",
-            _changed(along=lambda narrow, wide, nd, wd: nd @ wd.T),
+            _changed(along=lambda narrow, wide, small, large: small @ large.T),
             "You compared the decoder rows by their dot product: a long row is similar to everything. Make "
             "the rows one long first; the product is then the cosine.",
         ),
@@ -309,7 +309,7 @@ CHILDREN = Exercise(
         Wrong(
             "turned round",
             _changed(
-                share=lambda narrow, wide, nd, wd: (
+                share=lambda narrow, wide, small, large: (
                     ((wide > 0).float().T @ narrow / narrow.sum(0).clamp(min=1e-9)).T
                 )
             ),
@@ -318,7 +318,7 @@ CHILDREN = Exercise(
         ),
         Wrong(
             "tokens counted",
-            _changed(share=lambda narrow, wide, nd, wd: _inside(narrow, (wide > 0).float())),
+            _changed(share=lambda narrow, wide, small, large: _inside(narrow, (wide > 0).float())),
             "You counted tokens. Weigh each token by the wide latent's strength: faint activity elsewhere "
             "should count for little.",
         ),
