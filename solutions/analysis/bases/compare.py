@@ -87,12 +87,14 @@ def compare_bases(
         progress: whether to show a bar.
 
     Returns:
-        table: basis; f1 and average_precision (means over the concepts); f1_active (the same F1 with zero for every
-            threshold: "the unit is active", as in `score_concepts`); purity_top and purity_mass (means over the units
-            that are active on `min_active` tokens of either side; the concept chosen on train, its share measured on
-            test); entropy (bits, mean over those units; see `concept_entropy`); active (mean share of tokens on which a
-            unit is active); n (those units) and n_units. A row for token lookup, which has no units, comes last.
-        concepts: basis, concept, group, unit, f1, precision, recall, average_precision, lookup_f1, n (test tokens).
+        Two tables.
+
+        - table: basis; f1 and average_precision (means over the concepts); f1_active (the same F1 with zero for every
+          threshold: "the unit is active", as in `score_concepts`); purity_top and purity_mass (means over the units
+          that are active on `min_active` tokens of either side; the concept chosen on train, its share measured on
+          test); entropy (bits, mean over those units; see `concept_entropy`); active (mean share of tokens on which a
+          unit is active); n (those units) and n_units. A row for token lookup, which has no units, comes last.
+        - concepts: basis, concept, group, unit, f1, precision, recall, average_precision, lookup_f1, n (test tokens).
     """
     if not bases:
         raise InputError("bases: expected at least one, such as {'SAE': features}.")

@@ -272,7 +272,7 @@ class _Kind(_Concept):
 def kind(name: str) -> Predicate:
     """The text has turned out to be of this kind, by what has been read so far: "french", "code".
 
-    The same as the concept of that name with "d_" before it: which kind a text is cannot be known on its first word.
+    The same as the concept of that name with ``d_`` before it: which kind a text is cannot be known on its first word.
     """
     return _Kind(KIND + check_text(name, "name").removeprefix(KIND))
 

@@ -64,7 +64,7 @@ def latent_table(
           n_enriched: how many there are; enriched_share: the share of its test tokens that are among them
           (near 1: it follows a set of tokens, whatever they mean);
         - example and typical: the text around its strongest token, and around the one in the middle of its
-          activations, each between ** and **; the strongest alone would flatter it;
+          activations, each between two pairs of asterisks; the strongest alone would flatter it;
         - mean_position; position_effect: how much later than the mean of its documents it is active, in
           standard deviations; start_lift and end_lift: how many times more often than by chance on the first
           token of a sentence and on the mark that ends one (see `places`);
