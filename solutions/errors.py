@@ -101,6 +101,16 @@ def check_count(value: object, name: str, least: int = 1) -> int:
     return number
 
 
+def count_option(text: str) -> int:
+    """A whole number above zero from the command line (argparse's `type`); underscores and commas are allowed."""
+    from argparse import ArgumentTypeError
+
+    try:
+        return check_count(int(text.replace(",", "")), "it")
+    except (ValueError, InputError) as error:
+        raise ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}") from error
+
+
 def whole_number(value: object) -> int | None:
     """`value` as an int when it is a whole number (Python's, numpy's, a one-element tensor's), else None."""
     if isinstance(value, bool):

@@ -28,7 +28,7 @@ from solutions.analysis import (
 from solutions.analysis.search import Results, load_concepts, parse_query, save_concepts, search, text_reader
 from solutions.analysis.search.parse import explained
 from solutions.analysis.search.saved import concepts_path
-from solutions.errors import CourseError, InputError, check_count
+from solutions.errors import CourseError, InputError, count_option
 from solutions.targets import Target, get_target
 
 EPILOG = """terms of a query:
@@ -182,20 +182,14 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("query", nargs="+", metavar="QUERY", help="what to look for, see below")
     top.add_argument("--index", required=True, metavar="FOLDER", help="a feature index, from build_index or --build")
-    top.add_argument("-k", type=_count, default=10, metavar="N", help="latents shown (default: 10)")
+    top.add_argument("-k", type=count_option, default=10, metavar="N", help="latents shown (default: 10)")
     top.add_argument("--json", action="store_true", help="one JSON object instead of text")
     top.add_argument("--target", help="whose model reads texts; by default MONOSEMANTIC_TARGET, else smallworld")
-    top.add_argument("--build", type=_count, metavar="N", help="if there is no index yet, make one of N of its texts")
+    top.add_argument("--build", type=count_option, metavar="N",
+                     help="if there is no index yet, make one of N of its texts")
     top.add_argument("--verify", action="store_true", help="compare all checksums of the index first")
     top.add_argument("--quiet", action="store_true", help="nothing but the answer")
     return top
-
-
-def _count(text: str) -> int:
-    try:
-        return check_count(int(text.replace(",", "")), "it")
-    except (ValueError, InputError) as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}") from error
 
 
 if __name__ == "__main__":

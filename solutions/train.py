@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from solutions.data import DTYPES, ActivationStore, open_texts
-from solutions.errors import CourseError, InputError, check_count
+from solutions.errors import CourseError, InputError, count_option
 from solutions.models import harvest, load_model, pick_device
 from solutions.sae import ARCHITECTURES, HarvestSource, Plan, Source, StoreSource, make_sae, train
 from solutions.sae.training.folder import CARD
@@ -192,8 +192,8 @@ def parser() -> argparse.ArgumentParser:
     sae = top.add_argument_group("the SAE")
     sae.add_argument("--architecture", default="topk", choices=list(ARCHITECTURES), help="default: topk")
     size = sae.add_mutually_exclusive_group()
-    size.add_argument("--width", type=_count, default=WIDTH, metavar="X", help=f"latents per dimension ({WIDTH})")
-    size.add_argument("--latents", type=_count, metavar="N", help="number of latents, instead of --width")
+    size.add_argument("--width", type=count_option, default=WIDTH, metavar="X", help=f"latents per dimension ({WIDTH})")
+    size.add_argument("--latents", type=count_option, metavar="N", help="number of latents, instead of --width")
     sae.add_argument("--k", type=_number, help=f"active latents per token, for the TopK family (default: {K})")
     sae.add_argument("--l1", type=float, help=f"sparsity coefficient, for ReLU and Gated (default: {L1:g})")
     sae.add_argument("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help="any other setting")
@@ -201,27 +201,20 @@ def parser() -> argparse.ArgumentParser:
     data = top.add_argument_group("the data")
     data.add_argument("--store", metavar="FOLDER", help="read this activation store; fill it first if it is not there")
     data.add_argument("--texts", metavar="SOURCE", help="a file, a folder or a dataset; by default the target's")
-    data.add_argument("--documents", type=_count, metavar="N", help="how many texts; by default all")
+    data.add_argument("--documents", type=count_option, metavar="N", help="how many texts; by default all")
     data.add_argument("--split", help="which part of the texts; by default train")
     data.add_argument("--column", default="text", help="where a dataset keeps its texts (default: text)")
     data.add_argument("--dtype", default="float16", choices=list(DTYPES), help="of a store to fill (default: float16)")
 
     plan = top.add_argument_group("the plan")
-    plan.add_argument("--tokens", type=_count, default=TOKENS, metavar="N", help=f"tokens seen (default: {TOKENS:,})")
+    plan.add_argument("--tokens", type=count_option, default=TOKENS, metavar="N",
+                      help=f"tokens seen (default: {TOKENS:,})")
     for name, (kind, text) in PLAN.items():
         option = f"--{name.replace('_', '-')}"
         plan.add_argument(option, type=kind, metavar="N", help=f"{text} (default: {getattr(Plan, name):,})")
     plan.add_argument("--precision", default="float32", choices=PRECISIONS, help="bfloat16 suits a GPU")
     plan.add_argument("--step", default="auto", choices=STEPS, help="how gradients are computed (default: auto)")
     return top
-
-
-def _count(text: str) -> int:
-    """A whole number above zero; underscores and commas are allowed."""
-    try:
-        return check_count(int(text.replace(",", "")), "it")
-    except (ValueError, InputError) as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}") from error
 
 
 def _number(text: str) -> int | float:

@@ -61,7 +61,7 @@ def test_entropy_of_an_index_is_that_of_the_dense_features(tmp_path, monkeypatch
     index = analysis.build_index(store, identity_sae(5), HOOK, tmp_path / "index", progress=False)
     labels = torch.rand(30, 4, generator=dice(4)) < 0.3
     labels[store.is_bos] = False
-    monkeypatch.setattr("solutions.analysis.bases.spread.AT_ONCE", 7)  # several pieces
+    monkeypatch.setattr("solutions.analysis.latents.blocks.AT_ONCE", 7)  # several pieces
     dense = index.tokens(0, 30).dense()
     found, wanted = bases.concept_entropy(index, labels), bases.concept_entropy(dense, labels)
     assert torch.allclose(found[:4], wanted[:4]) and found[4].isnan()

@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
+from solutions.analysis.latents.blocks import tokens_of_split
 from solutions.errors import InputError, check_count, unknown_name
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ EXCESS = "excess"
 
 #: Within what a latent's tokens are permuted, see `Coactivation.permuted`.
 KEPT = ("document", "position", "token", "nothing")
-
-SPLITS = ("all", "train", "test")
 
 
 # ------------------------------------------------------------------------------------------- counting
@@ -130,10 +129,7 @@ def coactivation(
 
 def _chosen(index: FeatureIndex, split: str) -> np.ndarray:
     """[n_tokens] bool: the tokens of a split, BOS left out."""
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    content, test = ~index.is_bos.numpy(), index.test.numpy()
-    chosen = content if split == "all" else content & (test == (split == "test"))
+    chosen = tokens_of_split(index, split)
     if not chosen.any():
         raise InputError(f"this index has no tokens in its {split} split. Harvest with a test_share between 0 and 1, "
                          "or use split='all'.")

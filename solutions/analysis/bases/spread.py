@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from solutions.analysis.latents import truth
+from solutions.analysis.latents.blocks import blocks
 from solutions.analysis.shapes import check_axes, same_length
 from solutions.errors import InputError
 
 if TYPE_CHECKING:
     from solutions.analysis.index.read import FeatureIndex
-
-#: Entries of an index that are added up at a time.
-AT_ONCE = 4_000_000
 
 
 def concept_groups() -> dict[str, str]:
@@ -62,16 +60,6 @@ def concept_entropy(features: Tensor | FeatureIndex, labels: Tensor) -> Tensor:
     if len(labels) != features.n_tokens:
         raise InputError(f"labels: expected a row for each of the index's {features.n_tokens} places, got "
                          f"{len(labels)}.")
-    return entropy(torch.from_numpy(_mass(features, rarest_concept(labels).numpy(), labels.shape[1] + 1)))
-
-
-def _mass(index: FeatureIndex, classes: np.ndarray, n_classes: int) -> np.ndarray:
-    """The sum of each latent's activation over the tokens of each class, [n_latents, n_classes]."""
-    columns = index._by_latent
-    mass = np.zeros(index.n_latents * n_classes)
-    for begin in range(0, index.nnz, AT_ONCE):
-        here = slice(begin, min(begin + AT_ONCE, index.nnz))
-        latent = np.searchsorted(columns["starts"], np.arange(here.start, here.stop), side="right") - 1
-        cell = latent * n_classes + classes[columns["tokens"][here]]
-        mass += np.bincount(cell, columns["values"][here], minlength=len(mass))
-    return mass.reshape(index.n_latents, n_classes)
+    classes = rarest_concept(labels).numpy()
+    mass = [truth.mass_on_classes(block, classes, labels.shape[1] + 1) for block in blocks(features)]
+    return entropy(torch.from_numpy(np.concatenate(mass)))

@@ -17,7 +17,6 @@ from torch import Tensor
 from solutions.analysis.families.truth import (
     check_common,
     column_of,
-    f1_of,
     names_of,
     tokens_with,
     train_and_test,
@@ -119,7 +118,7 @@ def merged_pairs(
         others = kept[i + 1:][together[i, i + 1:] == 0]
         for b, j in zip(others.tolist(), _best_latents(table.train, a, others, balance), strict=True):
             hits = table.test.hits[j, [a, b]]
-            either = float(f1_of(hits.sum(), table.test.fired[j, 0], table.test.wanted[0, [a, b]].sum()))
+            either = float(Scores(hits.sum(), table.test.fired[j, 0], table.test.wanted[0, [a, b]].sum()).f1)
             if j >= 0 and either >= max(at, f1[j, own[j]] + better):
                 rows.append((table.concepts[a], table.concepts[b], j, *(hits / hits.sum()), either,
                              table.concepts[own[j]], f1[j, own[j]], best_f1[a], best_f1[b]))
@@ -141,6 +140,6 @@ def _best_latents(train: Scores, a: int, others: np.ndarray, balance: float) -> 
     """
     first, second = train.hits[:, [a]], train.hits[:, others]
     total = first + second
-    f1 = f1_of(total, train.fired, train.wanted[0, a] + train.wanted[:, others])
+    f1 = Scores(total, train.fired, train.wanted[0, a] + train.wanted[:, others]).f1
     f1[np.minimum(first, second) < balance * np.maximum(total, 1)] = 0.0
     return np.where(f1.max(0, initial=0.0) > 0, f1.argmax(0), -1).tolist() if len(others) else []

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solutions.analysis.latents.blocks import split_of_index
 from solutions.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def names_of(n_columns: int, concepts: Sequence[str] | None) -> list[str]:
 
 def train_and_test(index: FeatureIndex) -> tuple[np.ndarray, np.ndarray]:
     """[n_tokens] bool twice, BOS left out: what may be chosen on, and what is reported on."""
-    content, test = ~index.is_bos.numpy(), index.test.numpy()
-    if not (content & test).any() or not (content & ~test).any():
+    split = split_of_index(index)
+    if split.whole:
         raise InputError("this chooses on the train split and measures on the test split, but one of the two is "
                          "empty. Harvest with a test_share between 0 and 1.")
-    return content & ~test, content & test
+    return split.train, split.test
 
 
 def check_common(holds: np.ndarray, concept: object, *splits: np.ndarray) -> None:
@@ -93,8 +94,3 @@ def active_on(index: FeatureIndex, latents: Sequence[int]) -> np.ndarray:
     for j in latents:
         active[index._latent(j)[0]] = True
     return active
-
-
-def f1_of(hits: np.ndarray, fired: np.ndarray, wanted: int | np.ndarray) -> np.ndarray:
-    """F1 from counts; 0 where nothing fires and nothing is wanted."""
-    return 2 * hits / np.maximum(fired + wanted, 1)

@@ -13,7 +13,6 @@ from solutions.analysis.families.truth import (
     active_on,
     check_common,
     count_on,
-    f1_of,
     tokens_with,
     train_and_test,
 )
@@ -84,7 +83,7 @@ def union_f1(
     })
     lookup, size = token_lookup(index.ids.numpy(), holds[:, None], train, test)
     n = int((holds & test).sum())
-    return UnionF1(str(concept), table, float(lookup.f1[0]), int(size[0]), float(f1_of(n, int(test.sum()), n)), n)
+    return UnionF1(str(concept), table, float(lookup.f1[0]), int(size[0]), float(Scores(n, int(test.sum()), n).f1), n)
 
 
 def greedy_union(
@@ -100,7 +99,7 @@ def greedy_union(
     total_fired = total_hits = 0
     chosen, scores = [], []
     while len(chosen) < k:
-        f1 = f1_of(total_hits + hits, total_fired + fired, wanted)
+        f1 = Scores(total_hits + hits, total_fired + fired, wanted).f1
         best = int(f1.argmax())
         if chosen and f1[best] <= scores[-1] + gain:
             break

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from solutions.analysis.hypotheses.predicates import Predicate, _checked
 from solutions.analysis.index.concepts import Scores, token_lookup
+from solutions.analysis.latents.blocks import tokens_of_split
 from solutions.analysis.pages import Example, different_examples, in_interval, interval_bounds
-from solutions.errors import InputError, check_count, unknown_name
+from solutions.errors import InputError, check_count
 
 if TYPE_CHECKING:
     from solutions.analysis.index.read import FeatureIndex
     from solutions.analysis.texts import LabelledTexts
-
-SPLITS = ("test", "train", "all")
 
 
 class HypothesisScore(NamedTuple):
@@ -101,10 +100,7 @@ def predicate_on(
 
 def _places(index: FeatureIndex, split: str) -> np.ndarray:
     """The places of a split, BOS left out."""
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    content, test = ~index.is_bos.numpy(), index.test.numpy()
-    wanted = content if split == "all" else content & (test if split == "test" else ~test)
+    wanted = tokens_of_split(index, split)
     if not wanted.any():
         raise InputError(f"the index has no tokens in the {split} split. Harvest with a test_share between 0 and 1, or "
                          'score with split="all", which says less: a hypothesis fits the text it was made from.')

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Entries that are looked at together. A pass holds a few hundred bytes for each.
 AT_ONCE = 1 << 20
+#: Parts of an index's text that can be asked for.
+SPLITS = ("all", "train", "test")
 #: Ways to put a latent somewhere else.
 SHUFFLES = ("everywhere", "within documents")
 
@@ -91,6 +93,19 @@ def split_of_index(index: FeatureIndex) -> Split:
     train, test = content & ~test, content & test
     whole = not (train.any() and test.any())
     return Split(content, content, True) if whole else Split(train, test, False)
+
+
+def tokens_of_split(index: FeatureIndex, split: str) -> np.ndarray:
+    """[n_tokens] bool: the tokens of a split, BOS left out; there may be none. An unknown name is an InputError."""
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    content, test = ~index.is_bos.numpy(), index.test.numpy()
+    return content if split == "all" else content & (test == (split == "test"))
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below, [n]; NaN where there is nothing to divide by."""
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
 
 
 # ------------------------------------------------------------------------------------------------ controls

@@ -39,7 +39,7 @@ def log_tail(n: np.ndarray, of: np.ndarray, m: np.ndarray, total: int) -> np.nda
         m: tokens the latent is active on.
         total: all tokens.
     """
-    n, of, m = (np.asarray(x, np.float64) for x in (n, of, m))
+    n, of, m = (np.array(x) for x in np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (n, of, m))))
     result = np.zeros(n.shape)
     above = n * total > of * m
     n, of, m = n[above], of[above], m[above]
@@ -47,10 +47,12 @@ def log_tail(n: np.ndarray, of: np.ndarray, m: np.ndarray, total: int) -> np.nda
     # P(X = k + 1) / P(X = k) is a simple fraction that falls with k: add terms up until they no longer count.
     added, term, k, left = np.ones(len(n)), np.ones(len(n)), n, np.arange(len(n))
     while len(left):
-        term = term * (of - k) * (m - k) / ((k + 1) * (total - of - m + k + 1))
-        added[left] += term
+        for _ in range(8):  # terms between two looks at which pairs are done
+            term = term * (of - k) * (m - k) / ((k + 1) * (total - of - m + k + 1))
+            k = k + 1
+            added[left] += term
         going = term > 1e-12 * added[left]
-        term, k, of, m, left = term[going], k[going] + 1, of[going], m[going], left[going]
+        term, k, of, m, left = term[going], k[going], of[going], m[going], left[going]
     result[above] = np.minimum(log_first + np.log(added), 0.0)
     return result
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from solutions.analysis.latents.blocks import Block, blocks, strongest_first
+from solutions.analysis.latents.blocks import Block, blocks, ratio, strongest_first
 from solutions.analysis.latents.enrichment import Collector, Enriched
 from solutions.analysis.latents.places import ENDS, PlaceSums
 from solutions.analysis.latents.table import BETWEEN, LatentTable
@@ -121,7 +121,7 @@ def _means(block: Block) -> np.ndarray:
     """Mean activation of each latent where it is active; NaN for a dead one."""
     n = np.diff(block.starts)
     total = np.append(0.0, np.cumsum(block.values, dtype=np.float64))[block.starts]
-    return np.divide(np.diff(total), n, out=np.full(len(n), np.nan), where=n > 0)
+    return ratio(np.diff(total), n)
 
 
 def _shown_places(block: Block) -> np.ndarray:
@@ -166,19 +166,15 @@ def _tokens(index: FeatureIndex, found: Enriched, alpha: float) -> dict[str, np.
     hits, fired, stands = np.zeros(n), found.active[1].astype(float), np.zeros(n)
     hits[best.latent], stands[best.latent] = best.n_test, counts.test[best.token]
     known = np.isin(np.arange(n), best.latent)
-    precision = _share(hits, np.where(known, fired, 0))
+    precision = ratio(hits, np.where(known, fired, 0))
     good = found.pairs.take(np.flatnonzero(found.q <= alpha))
     in_set = np.bincount(good.latent, good.n_test, minlength=n)
     return {
-        "token": token, "token_precision": precision, "token_recall": _share(hits, stands),
-        "token_lift": _share(precision, stands / max(counts.n_test, 1)), "token_q": q,
+        "token": token, "token_precision": precision, "token_recall": ratio(hits, stands),
+        "token_lift": ratio(precision, stands / max(counts.n_test, 1)), "token_q": q,
         "tokens": _texts(good.latent, good.token, vocabulary, n),
-        "n_enriched": np.bincount(good.latent, minlength=n), "enriched_share": _share(in_set, fired),
+        "n_enriched": np.bincount(good.latent, minlength=n), "enriched_share": ratio(in_set, fired),
     }
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
 def _texts(latent: np.ndarray, token: np.ndarray, vocabulary: Sequence[str], n: int) -> np.ndarray:

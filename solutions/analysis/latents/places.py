@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from solutions.analysis.latents.blocks import Block, documents_of
+from solutions.analysis.latents.blocks import Block, documents_of, ratio
 from solutions.analysis.latents.enrichment import benjamini_hochberg
 from solutions.errors import InputError, check_count
 
@@ -92,19 +92,15 @@ class PlaceSums:
         sums, n = self.both_sums(block), np.diff(block.starts)
         position, start, end, usual_position, usual_start, usual_end = sums.T
         return {
-            "mean_position": _ratio(position, n),
-            "position_effect": _ratio(position - usual_position, n * self.spread),
-            "start_lift": _ratio(start, usual_start),
-            "end_lift": _ratio(end, usual_end),
+            "mean_position": ratio(position, n),
+            "position_effect": ratio(position - usual_position, n * self.spread),
+            "start_lift": ratio(start, usual_start),
+            "end_lift": ratio(end, usual_end),
         }
 
     def both_sums(self, block: Block) -> np.ndarray:
         """[latents, 6]: what is found on a latent's tokens, and what their documents would make one expect."""
         return block.sums(self.both)
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
 
 
 # ------------------------------------------------------------------------------------------- one latent
@@ -175,8 +171,8 @@ def _preference(
     moved = np.stack([count(documents.rotated(where, dice)) for _ in range(n_shuffles)])
     as_far = np.abs(moved - expected) >= np.abs(n - expected) - 1e-9
     p = (1 + as_far.sum(0)) / (n_shuffles + 1)
-    low, high = (_ratio(ends, expected) for ends in np.quantile(moved, (0.025, 0.975), axis=0))
+    low, high = (ratio(ends, expected) for ends in np.quantile(moved, (0.025, 0.975), axis=0))
     return pd.DataFrame({
         "n": n, "of": np.bincount(kind + 1, minlength=n_kinds + 1)[1:], "expected": expected,
-        "lift": _ratio(n.astype(float), expected), "low": low, "high": high, "p": p, "q": benjamini_hochberg(p),
+        "lift": ratio(n.astype(float), expected), "low": low, "high": high, "p": p, "q": benjamini_hochberg(p),
     })

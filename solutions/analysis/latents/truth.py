@@ -148,13 +148,18 @@ class Truth:
 
     def _entropy(self, block: Block) -> np.ndarray:
         """Bits of the distribution of a latent's activation over concepts, each token in one class."""
-        n, classes = block.last - block.first, self.holds.shape[1] + 1
-        cell = block.latents() * classes + self.kind[block.places]
-        mass = np.bincount(cell, block.values, minlength=n * classes).reshape(n, classes)
+        mass = mass_on_classes(block, self.kind, self.holds.shape[1] + 1)
         total = mass.sum(1, keepdims=True)
         share = np.divide(mass, total, out=np.zeros_like(mass), where=total > 0)
         bits = -(share * np.log2(np.where(share > 0, share, 1.0))).sum(1)
         return np.where(total[:, 0] > 0, np.abs(bits), np.nan)
+
+
+def mass_on_classes(block: Block, classes: np.ndarray, n_classes: int) -> np.ndarray:
+    """The sum of each latent's activation over the tokens of each class, [latents, n_classes]; classes: [n_tokens]."""
+    n = block.last - block.first
+    cell = block.latents() * n_classes + classes[block.places]
+    return np.bincount(cell, block.values, minlength=n * n_classes).reshape(n, n_classes)
 
 
 def rarest_concept(holds: np.ndarray) -> np.ndarray:
