@@ -1,15 +1,18 @@
 """Build the site: run the chapters whose results could have changed, then let Sphinx make the pages.
 
-Two things Jupyter Book does not do by itself are done here.
+Three things Jupyter Book does not do by itself are done here.
 
 * Its cache of executed notebooks looks at the notebooks only. A chapter also depends on the modules it calls, on the
   artefacts they load, on the pinned libraries and on the target, so the cache is thrown away when any of these changes.
+* It runs one notebook after the other. `run_chapters.py` runs as many at a time as there are processor cores.
 * After a build that failed on a warning, an unchanged second run reports success, because the page with the warning is
   not read again. So the pages are made anew after a failure.
 
-Usage: `python book/build.py`. The exit code is 0 only when every page was built without a warning.
+Usage: `python book/build.py`. The exit code is 0 only when every page was built without a warning. `--cold` forgets
+everything that was built before; `--pages` also lays the site out in `_build/pages`, for any host of plain files.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -17,12 +20,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
 STATE = BUILD / "state.json"
+MADE_FROM = ".made_from"  # in the cache itself: wherever the cache is carried, it says what its results follow from
 
 # What a chapter's results depend on besides its own text, and what the look of every page depends on.
 RESULTS = ["solutions/**/*.py", "solutions/visualization/browser.*", "labs/**/*.py",
@@ -70,12 +75,21 @@ def forget_what_is_stale(now: dict[str, str]) -> None:
         before = json.loads(STATE.read_text())
     except (OSError, ValueError):
         before = {}
-    if before.get("results") != now["results"]:
-        shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    cache = BUILD / ".jupyter_cache"
+    made_from = cache / MADE_FROM
+    if not made_from.is_file() or made_from.read_text("utf8") != now["results"]:
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir(parents=True)
+        made_from.write_text(now["results"], "utf8")
     if before != now | {"ok": True}:
         for folder in (".doctrees", "html", "jupyter_execute"):
             shutil.rmtree(BUILD / folder, ignore_errors=True)
     STATE.unlink(missing_ok=True)
+
+
+def run_chapters() -> None:
+    """Run what is not in the cache. Its exit code does not matter: Sphinx runs, and reports, what is missing."""
+    subprocess.run([sys.executable, str(ROOT / "book" / "run_chapters.py")], cwd=ROOT, env=environment())
 
 
 def jupyter_book() -> int:
@@ -93,13 +107,30 @@ def jupyter_book() -> int:
     return process.returncode
 
 
-def main() -> int:
+def lay_out_pages() -> None:
+    """Copy the site to `_build/pages`, as a host of plain files wants it: without reports of ours, without Jekyll."""
+    pages = BUILD / "pages"
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(SITE, pages, ignore=shutil.ignore_patterns("reports", ".buildinfo", ".doctrees"))
+    (pages / ".nojekyll").touch()  # GitHub would leave out every folder whose name begins with an underscore
+    print(f"To be published: {pages}")
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    parser = argparse.ArgumentParser(prog="python book/build.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--cold", action="store_true", help="forget everything that was built before")
+    parser.add_argument("--pages", action="store_true", help="also lay the site out in _build/pages")
+    options = parser.parse_args(arguments)
     start = time.monotonic()
     BUILD.mkdir(exist_ok=True)
+    if options.cold:
+        for made in (".jupyter_cache", ".doctrees", "html", "jupyter_execute"):
+            shutil.rmtree(BUILD / made, ignore_errors=True)
     target = os.environ.get("MONOSEMANTIC_TARGET", "")
     now = {"results": fingerprint(RESULTS, sys.version, target), "pages": fingerprint(PAGES)}
     forget_what_is_stale(now)
 
+    run_chapters()
     code = jupyter_book()
     for report in sorted(SITE.glob("reports/**/*.err.log")):
         print(f"\n{report.relative_to(ROOT)}:\n{report.read_text('utf8')}", file=sys.stderr)
@@ -110,8 +141,10 @@ def main() -> int:
         return code
     print(f"\nThe site is ready ({time.monotonic() - start:.0f} s). Open it in a browser:\n")
     print(f"    {SITE / 'index.html'}\n")
+    if options.pages:
+        lay_out_pages()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -36,7 +36,7 @@ STEPS = {
         "--nbval-cell-timeout", CELL_TIMEOUT, "book", "solutions", "labs",
     ],
     "site": ["book/build.py"],
-    "browser": [*PYTEST, "-m", "browser", "tests"],
+    "browser": [*PYTEST, "-n", "2", "--dist", "load", "-m", "browser", "tests"],  # each process has its own Chromium
 }
 
 
