@@ -21,10 +21,10 @@ READER = {"name": "myst_nb_md", "type": "plugin"}  # the one Sphinx uses: a chap
 CELL_TIMEOUT = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))["execute"]["timeout"]  # seconds
 
 
-def chapters(root: Path = ROOT) -> list[Path]:
+def chapters() -> list[Path]:
     """The pages in the table of contents that hold code to be run. The labs are meant to be unfinished."""
-    contents = yaml.safe_load((root / "_toc.yml").read_text("utf8"))
-    pages = [root / f"{page['file']}.md" for part in contents["parts"] for page in part["chapters"]]
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+    pages = [ROOT / f"{page['file']}.md" for part in contents["parts"] for page in part["chapters"]]
     return [page for page in pages if page.exists() and is_myst_markdown_notebook(page.read_text("utf8"))]
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"Running {len(left)} chapters, up to {os.cpu_count()} at a time", flush=True)
     done = executor.run_and_cache(filter_uris=pages, timeout=CELL_TIMEOUT)
     for uri in done.succeeded:
-        record = cache.match_cache_file(uri)
+        record = cache.get_cached_project_nb(uri)
         print(f"{Path(uri).relative_to(ROOT)}: {record.data['execution_seconds']:.0f} s", flush=True)
 
 
