@@ -3,8 +3,13 @@
 #     make book       run every chapter and build the site
 #     make test       run every test, every notebook and every check
 #     make lab        open JupyterLab on the labs
+#     make app        open the app: type text, browse features, steer
 #     make bench      measure what is promised about speed and memory
-#     make pictures   take the README's pictures from the built site
+#     make pictures   take the README's pictures and example outputs from the built site
+#     make pages      the site in _build/pages, for any host of plain files
+#     make cold       build the site from nothing, whatever was built before
+#     make newest     try the course with the newest versions of what it uses, in an environment of its own
+#     make workflows  check what GitHub Actions is told to do
 #
 # Without make: README.md gives the same steps for pip and venv.
 
@@ -20,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A kernel called "python3" in the user's home must not run our notebooks: the one in .venv does.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help book test lab bench pictures clean
+.PHONY: help book test lab app bench pictures pages cold newest workflows clean
 help:
 	@sed -n 's/^#     make/make/p' Makefile
 
@@ -31,13 +36,30 @@ test: $(STAMP)
 	@$(PY) tests/run.py
 
 lab: $(STAMP)
-	@$(PY) -m jupyterlab labs
+	@$(PY) -m jupyterlab labs --config=labs/jupyter_lab.json
+
+app: $(STAMP)
+	@$(PY) -m solutions.command app
 
 bench: $(STAMP)
 	@$(PY) -m tests.benchmarks
 
 pictures: $(STAMP)
+	@$(PY) tests/readme.py
 	@$(PY) tests/pictures.py
+
+pages: $(STAMP)
+	@$(PY) book/build.py --pages
+
+cold: $(STAMP)
+	@$(PY) book/build.py --cold
+
+newest: $(STAMP)
+	@$(PY) tests/newest.py
+
+workflows: $(STAMP)
+	@$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV)/bin/zizmor --offline --persona pedantic --no-progress .github/workflows
 
 clean:
 	rm -rf _build

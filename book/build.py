@@ -30,7 +30,7 @@ STATE = BUILD / "state.json"
 MADE_FROM = ".made_from"  # in the cache itself: wherever the cache is carried, it says what its results follow from
 
 # What a chapter's results depend on besides its own text, and what the look of every page depends on.
-RESULTS = ["solutions/**/*.py", "solutions/visualization/browser.*", "labs/**/*.py",
+RESULTS = ["solutions/**/*.py", "solutions/visualization/browser.*", "labs/**/*.py", "solutions/sae/training/failed/*",
            "solutions/smallworld/artifacts/**/*", "*.txt", "pyproject.toml"]
 PAGES = ["_config.yml", "_toc.yml", "book/_ext/*.py", "book/build.py"]
 

@@ -36,7 +36,7 @@ def main() -> None:
     for page in pages:
         cache.add_nb_to_project(page, read_data=READER)
     logger = logging.getLogger("chapters")
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.INFO)  # the executor then says, on stderr, which chapter begins and which is done
     executor = load_executor("local-parallel", cache, logger)
     left = executor.get_records(filter_uris=pages)
     if len(left) < 2:  # Sphinx does one as fast

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+__all__ = [
+    "CourseError",
+    "InputError",
+    "ModelNotAvailable",
+    "NotAvailable",
+    "PreflightError",
+    "check_count",
+    "check_model",
+    "check_tensor",
+    "check_text",
+    "check_texts",
+    "count_option",
+    "first_line",
+    "in_a_shell",
+    "unknown_name",
+    "whole_number",
+]
 
 #: Code that is not the reader's: ours, installed packages, Python's own.
 LIBRARIES = (
@@ -56,13 +75,65 @@ class PreflightError(CourseError, ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says; libraries like to add twenty more."""
+    r"""The kind of an error and the first line of what it says; libraries like to add twenty more.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        Its kind, a colon, and the first line.
+
+    Example:
+        >>> first_line(ValueError("no such thing\nand twenty lines more"))
+        'ValueError: no such thing'
+    """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+#: What a message tells a caller to pass, and what one types in a shell instead.
+IN_A_SHELL = {
+    r"build_index\(…, overwrite=True\)": "--overwrite",
+    r"resume=False": "--start-over",
+    r"allow=\{'(\w+)'\}": r"--allow \1",
+}
+
+
+def in_a_shell(error: BaseException) -> str:
+    """An error as a command line tells it: the kind, then the message, with options in place of arguments.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        One line or several, to be printed as they are.
+
+    Example:
+        >>> in_a_shell(InputError("the store is of other texts. Start over with resume=False."))
+        'InputError: the store is of other texts. Start over with --start-over.'
+    """
+    text = str(error)
+    for argument, option in IN_A_SHELL.items():
+        text = re.sub(argument, option, text)
+    return f"{type(error).__name__}: {text}"
+
+
 def unknown_name(kind: str, given: object, known: Iterable[str], hint: str = "") -> InputError:
-    """The error for a name that does not exist: it lists the closest known names, or all of them when few."""
+    """The error for a name that does not exist: it lists the closest known names, or all of them when few.
+
+    Args:
+        kind: what the name is of, e.g. "hook point".
+        given: the name that was given.
+        known: the names there are.
+        hint: a sentence to end with.
+
+    Returns:
+        The error, to be raised.
+
+    Example:
+        >>> print(unknown_name("split", "tets", ["train", "test"]))
+        unknown split 'tets'. Did you mean 'test'? Known: train, test.
+    """
     known = list(known)
     close = difflib.get_close_matches(str(given), known, n=3, cutoff=0.5)
     message = f"unknown {kind} {given!r}."
@@ -74,7 +145,18 @@ def unknown_name(kind: str, given: object, known: Iterable[str], hint: str = "")
 
 
 def check_text(text: object, name: str = "text") -> str:
-    """Return `text` if it is a string with something in it."""
+    """Return `text` if it is a string with something in it.
+
+    Args:
+        text: what the caller was given.
+        name: what the caller calls it, for the message.
+
+    Returns:
+        The text, as it was.
+
+    Raises:
+        InputError: it is no string, or nothing in it can be seen.
+    """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, got {type(text).__name__}.")
     if not text.strip():
@@ -83,7 +165,18 @@ def check_text(text: object, name: str = "text") -> str:
 
 
 def check_texts(texts: object, name: str = "texts") -> list[str]:
-    """Return a list of non-empty strings; a single string becomes a list of one."""
+    """Return a list of non-empty strings; a single string becomes a list of one.
+
+    Args:
+        texts: what the caller was given; what has a `text` (a `Text`) counts as that.
+        name: what the caller calls it, for the message.
+
+    Returns:
+        The texts, as they were.
+
+    Raises:
+        InputError: it is neither a string nor a list of strings, the list is empty, or one of its texts is.
+    """
     if isinstance(texts, str):
         return [check_text(texts, name)]
     if not isinstance(texts, Sequence) or isinstance(texts, bytes):
@@ -94,7 +187,27 @@ def check_texts(texts: object, name: str = "texts") -> list[str]:
 
 
 def check_count(value: object, name: str, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `least`."""
+    """Return `value` if it is a whole number of at least `least`.
+
+    Args:
+        value: what the caller was given.
+        name: what the caller calls it, for the message.
+        least: the smallest number that will do.
+
+    Returns:
+        The number as a Python int.
+
+    Raises:
+        InputError: it is no whole number, or a smaller one.
+
+    Example:
+        >>> check_count(torch.tensor(3), "k")
+        3
+        >>> check_count(0.5, "k")
+        Traceback (most recent call last):
+            ...
+        solutions.errors.InputError: k must be a whole number of at least 1, got 0.5.
+    """
     number = whole_number(value)
     if number is None or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
@@ -102,7 +215,17 @@ def check_count(value: object, name: str, least: int = 1) -> int:
 
 
 def count_option(text: str) -> int:
-    """A whole number above zero from the command line (argparse's `type`); underscores and commas are allowed."""
+    """A whole number above zero from the command line (argparse's `type`); underscores and commas are allowed.
+
+    Args:
+        text: what stands on the command line, e.g. "200_000".
+
+    Returns:
+        The number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one; argparse turns it into a message about usage.
+    """
     from argparse import ArgumentTypeError
 
     try:
@@ -112,7 +235,14 @@ def count_option(text: str) -> int:
 
 
 def whole_number(value: object) -> int | None:
-    """`value` as an int when it is a whole number (Python's, numpy's, a one-element tensor's), else None."""
+    """`value` as an int when it is a whole number (Python's, numpy's, a one-element tensor's), else None.
+
+    Args:
+        value: anything.
+
+    Returns:
+        The number, or None; `True` and `False` are no numbers.
+    """
     if isinstance(value, bool):
         return None
     try:
@@ -122,7 +252,14 @@ def whole_number(value: object) -> int | None:
 
 
 def check_model(model: object) -> None:
-    """Refuse anything that cannot be tokenised for and run."""
+    """Refuse anything that cannot be tokenised for and run.
+
+    Args:
+        model: what the caller was given.
+
+    Raises:
+        InputError: it is not what `load_model` gives.
+    """
     if not all(hasattr(model, name) for name in ("run_with_cache", "tokenizer", "hook_dict")):
         raise InputError(f"model must be a model from load_model, got {type(model).__name__}.")
 
@@ -147,8 +284,15 @@ def check_tensor(
         floating: True wants a floating-point dtype, False wants whole numbers (token ids).
         device: the device it must be on.
 
+    Returns:
+        The tensor, as it was.
+
     Raises:
         InputError: naming what was expected and what was found.
+
+    Example:
+        >>> check_tensor(torch.zeros(2, 3), "acts", shape="tokens d_in", last=3).shape
+        torch.Size([2, 3])
     """
     if not isinstance(x, Tensor):
         raise InputError(f"{name} must be a torch.Tensor, got {type(x).__name__}.")

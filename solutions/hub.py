@@ -15,19 +15,37 @@ from pathlib import Path
 import solutions
 from solutions.errors import ModelNotAvailable, NotAvailable, first_line
 
+__all__ = [
+    "PATIENCE",
+    "cached",
+    "check_files",
+    "embedded",
+    "hub_cache",
+    "local_copy",
+    "require_connection",
+]
+
 #: Seconds to wait for the hub to answer at all.
 PATIENCE = 5.0
 
 
 def hub_cache() -> Path:
-    """Where downloads go."""
+    """Where downloads go.
+
+    Returns:
+        The folder; it need not exist yet.
+    """
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def is_switched_off() -> bool:
-    """True when the Hugging Face libraries were told not to use the network."""
+    """True when the Hugging Face libraries were told not to use the network.
+
+    Returns:
+        Whether `HF_HUB_OFFLINE` was set when the libraries were imported.
+    """
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
@@ -37,6 +55,9 @@ def hub_answers() -> bool:
     """True when the hub answers anything at all within `PATIENCE` seconds.
 
     In a thread of its own, because looking up a host name can hang where no time limit reaches.
+
+    Returns:
+        Whether it does. A proxy's refusal is no answer.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -60,6 +81,12 @@ def hub_answers() -> bool:
 def embedded(name: str) -> Path:
     """The folder of an embedded artefact, its files compared with their checksums.
 
+    Args:
+        name: its path below `artifacts`, e.g. "smallworld".
+
+    Returns:
+        The folder.
+
     Raises:
         ModelNotAvailable: a file is missing, cut off or altered; the message names it and both checksums.
     """
@@ -72,7 +99,14 @@ def embedded(name: str) -> Path:
 
 
 def require_connection(what: str) -> None:
-    """Raise `NotAvailable` within seconds when `what` cannot be downloaded now."""
+    """Raise `NotAvailable` within seconds when `what` cannot be downloaded now.
+
+    Args:
+        what: how to call it in the message, e.g. "the dataset 'roneneldan/TinyStories'".
+
+    Raises:
+        NotAvailable: the network is switched off, or the hub does not answer.
+    """
     if why := _why_offline():
         raise NotAvailable(f"{what} has to be downloaded, and {why}.")
 
@@ -97,7 +131,15 @@ def _why_offline() -> str | None:
 
 
 def cached(repo: str, name: str) -> Path | None:
-    """The file `name` of the repository `repo` in the cache, or None."""
+    """The file `name` of the repository `repo` in the cache, or None.
+
+    Args:
+        repo: the repository, "owner/name".
+        name: the file's path within it.
+
+    Returns:
+        Where the file lies, or None when it is not on this machine.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, name)
@@ -119,6 +161,9 @@ def local_copy(
         patterns: what to download.
         what: how to call it in a message, e.g. "the model 'gpt2'".
         inside: the sub-folder of the repository that is meant, if not the whole.
+
+    Returns:
+        The folder.
 
     Raises:
         ModelNotAvailable: it is not here and cannot be had now, or a file is damaged.
@@ -189,6 +234,10 @@ def _how_to_get(
 def check_files(root: Path, what: str) -> None:
     """Look at every JSON and safetensors file in `root` and name the first that was cut short.
 
+    Args:
+        root: the folder; its sub-folders are not looked at.
+        what: how to call it in a message, e.g. "the model 'gpt2'".
+
     Raises:
         ModelNotAvailable: naming the file, what was expected and found, and what to do.
     """
@@ -207,7 +256,17 @@ def check_files(root: Path, what: str) -> None:
 
 
 def safetensors_problem(path: Path) -> str | None:
-    """What is wrong with a safetensors file, judging by its header and its size; None when nothing is."""
+    """What is wrong with a safetensors file, judging by its header and its size; None when nothing is.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The problem in words, or None.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(8)

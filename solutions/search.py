@@ -11,6 +11,7 @@ Put the whole query into single quotes, so that the shell leaves its marks alone
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ from solutions.analysis import (
 from solutions.analysis.search import Results, load_concepts, parse_query, save_concepts, search, text_reader
 from solutions.analysis.search.parse import explained
 from solutions.analysis.search.saved import concepts_path
-from solutions.errors import CourseError, InputError, count_option
+from solutions.errors import CourseError, InputError, count_option, in_a_shell
 from solutions.targets import Target, get_target
 
 EPILOG = """terms of a query:
@@ -39,19 +40,29 @@ exit code:
   0 something was found, 3 nothing was (the reason is printed), 1 an error, 2 a wrong option, 130 Ctrl-C
 """
 FOUND, ERROR, NOTHING, STOPPED = 0, 1, 3, 130
+#: What one types to get here; `monosemantic search` says so itself.
+PROGRAM = "python -m solutions.search"
 #: Share of the texts that --build puts aside for measuring.
 TEST_SHARE = 0.3
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says. Returns the exit code: 0, 1 for an error, 3 for nothing found, 130 for Ctrl-C."""
-    options = parser().parse_args(arguments)
+def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
+    """Do what the command line says.
+
+    Args:
+        arguments: what stands after the command's name; by default the shell's.
+        program: the command's name, for its help.
+
+    Returns:
+        The exit code, 0 when something was found, 3 for nothing found, 1 for an error, 130 for Ctrl-C.
+    """
+    options = parser(program).parse_args(arguments)
     try:
         results = answer(options)
         text = json.dumps(results.to_json(), ensure_ascii=False) if options.json else readable(results)
         print(text, flush=True)
     except CourseError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(in_a_shell(error), file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -66,7 +77,7 @@ def answer(options: argparse.Namespace) -> Results:
     """Open what the query needs, and no more, and search."""
     query = parse_query(" ".join(options.query))  # a mistake shows before anything is loaded
     target = get_target(options.target)
-    parts = Parts(target, options.quiet)
+    parts = Parts(target, options.quiet, options.sae)
     path = Path(options.index)
     if options.build and not path.exists():
         parts.build(path, options.build)
@@ -90,8 +101,9 @@ def readable(results: Results) -> str:
 class Parts:
     """The model and what comes with it, loaded when something needs it."""
 
-    def __init__(self, target: Target, quiet: bool):
-        self.target, self.quiet, self._model, self._sae = target, quiet, None, None
+    def __init__(self, target: Target, quiet: bool, sae_folder: str | None = None):
+        self.target, self.quiet, self.sae_folder = target, quiet, sae_folder
+        self._model, self._sae = None, None
 
     def say(self, text: str) -> None:
         """Tell the reader what takes so long."""
@@ -110,9 +122,10 @@ class Parts:
     @property
     def sae(self) -> Any:
         if self._sae is None:
-            from solutions.sae import load_sae
+            from solutions.sae import load_sae, load_sae_from_disk
 
-            self._sae = load_sae(self.target, "cpu")
+            folder = self.sae_folder
+            self._sae = load_sae(self.target, "cpu") if folder is None else load_sae_from_disk(folder, "cpu")
         return self._sae
 
     def reader(self, index: FeatureIndex) -> Any:
@@ -121,8 +134,8 @@ class Parts:
             index.check_sae(self.sae)
         except InputError as error:
             raise InputError(f"a text is read by the model and SAE of {self.target.name!r}. {error} Or name the "
-                             "index's own target with --target.") from error
-        return text_reader(self.model, self.sae, self.target)
+                             "index's own target with --target, or its SAE with --sae.") from error
+        return text_reader(self.model, self.sae, dataclasses.replace(self.target, hook=index.hook))
 
     def concepts(self, index: FeatureIndex) -> ConceptTable:
         """The concept table, from the file beside the index, else made from the embedded world's labels."""
@@ -140,21 +153,32 @@ class Parts:
         """Make an index of the target's first texts."""
         import tempfile
 
-        import torch
+        from solutions.data import load_texts
+        from solutions.models import harvest
 
-        from solutions.data import load_texts, str_tokens
-        from solutions.models import harvest, unembedding
-
-        texts = load_texts(self.target, n_documents)
-        vocabulary = str_tokens(self.model, torch.arange(self.model.cfg.d_vocab))
-        unembed = unembedding(self.model)
+        texts, hook = load_texts(self.target, n_documents), hook_of(self.sae, self.target)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            store = harvest(self.model, texts, self.target.hook, Path(folder) / "store", test_share=TEST_SHARE,
+            store = harvest(self.model, texts, hook, Path(folder) / "store", test_share=TEST_SHARE,
                             progress=not self.quiet)
-            fits = unembed.shape[0] == self.sae.cfg.d_in
-            build_index(store, self.sae, self.target.hook, path, vocabulary=vocabulary,
-                        unembed=unembed if fits else None, progress=not self.quiet)
+            index_store(store, self.model, self.sae, hook, path, progress=not self.quiet)
+
+
+def hook_of(sae: Any, target: Target) -> str:
+    """The hook point that an SAE says it was trained on; the target's when it says nothing."""
+    return sae.cfg.metadata.to_dict().get("hook_name") or target.hook
+
+
+def index_store(store: Any, model: Any, sae: Any, hook: str, path: Any, **options: Any) -> FeatureIndex:
+    """`build_index` with all that the model can add: its tokens as text, and what each latent promotes among them."""
+    import torch
+
+    from solutions.data import str_tokens
+    from solutions.models import unembedding
+
+    vocabulary, unembed = str_tokens(model, torch.arange(model.cfg.d_vocab)), unembedding(model)
+    fits = unembed.shape[0] == sae.cfg.d_in
+    return build_index(store, sae, hook, path, vocabulary=vocabulary, unembed=unembed if fits else None, **options)
 
 
 def labels_of(model: Any, index: FeatureIndex) -> tuple[Any, tuple[str, ...]]:
@@ -172,11 +196,11 @@ def labels_of(model: Any, index: FeatureIndex) -> tuple[Any, tuple[str, ...]]:
 # ---- the command line
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     """All options."""
     top = argparse.ArgumentParser(
-        prog="python -m solutions.search",
-        description=__doc__,
+        prog=program,
+        description=__doc__.replace(PROGRAM, program),
         epilog=EPILOG.format(terms=explained()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -185,6 +209,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("-k", type=count_option, default=10, metavar="N", help="latents shown (default: 10)")
     top.add_argument("--json", action="store_true", help="one JSON object instead of text")
     top.add_argument("--target", help="whose model reads texts; by default MONOSEMANTIC_TARGET, else smallworld")
+    top.add_argument("--sae", metavar="FOLDER", help="an SAE that you have trained; by default the target's")
     top.add_argument("--build", type=count_option, metavar="N",
                      help="if there is no index yet, make one of N of its texts")
     top.add_argument("--verify", action="store_true", help="compare all checksums of the index first")

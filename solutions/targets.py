@@ -18,6 +18,17 @@ from solutions import EMBEDDED_TARGETS, TARGET_VARIABLE
 from solutions.errors import InputError, check_count, unknown_name, whole_number
 from solutions.smallworld.artifacts import ARTIFACTS
 
+__all__ = [
+    "CENTRED_WRITING_WEIGHTS",
+    "PROCESSING_STEPS",
+    "TARGETS",
+    "Target",
+    "check_latent",
+    "check_target",
+    "get_target",
+    "neuronpedia_url",
+]
+
 #: Weight processing a target may ask for: arguments of `TransformerBridge.enable_compatibility_mode`.
 PROCESSING_STEPS = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
 
@@ -105,7 +116,18 @@ class Target:
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Target:
-        """Read a target from a JSON file whose keys are the fields above."""
+        """Read a target from a JSON file whose keys are the fields above.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The target.
+
+        Raises:
+            InputError: there is no such file, it is not JSON, a field is unknown, missing or wrong. The
+                message names it.
+        """
         path = Path(path)
         if not path.is_file():
             raise InputError(f"no target description at {path}. Known targets: {', '.join(TARGETS)}.")
@@ -144,6 +166,7 @@ CENTRED_WRITING_WEIGHTS = {
     "fold_value_biases": False,
 }
 
+#: The targets that have a name.
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -193,8 +216,19 @@ def get_target(name: str | os.PathLike[str] | Target | None = None) -> Target:
     Args:
         name: a known target, the path of a JSON description, or a `Target` (returned as it is).
 
+    Returns:
+        The target.
+
     Raises:
         InputError: for an unknown name; the message lists the known ones.
+
+    Example:
+        >>> get_target("smallworld").hook
+        'blocks.2.hook_resid_pre'
+        >>> get_target("smallwurld")
+        Traceback (most recent call last):
+            ...
+        solutions.errors.InputError: unknown target 'smallwurld'. Did you mean 'smallworld' or ...
     """
     if isinstance(name, Target):
         return name
@@ -211,7 +245,17 @@ def get_target(name: str | os.PathLike[str] | Target | None = None) -> Target:
 
 
 def check_target(target: object) -> Target:
-    """Return `target` if it is a target, not the name of one."""
+    """Return `target` if it is a target, not the name of one.
+
+    Args:
+        target: what the caller was given.
+
+    Returns:
+        The target, as it was.
+
+    Raises:
+        InputError: it is something else.
+    """
     if not isinstance(target, Target):
         raise InputError(
             f"target must be a Target (see get_target), got {type(target).__name__}: {target!r:.80}."
@@ -226,6 +270,16 @@ def neuronpedia_url(target: Target, latent: int, embed: bool = False) -> str | N
         target: what is being studied.
         latent: the latent's number, 0 to d_sae - 1.
         embed: True gives the address made for an iframe: no page furniture around the charts.
+
+    Returns:
+        The address, or None.
+
+    Raises:
+        InputError: the SAE has no latent of that number.
+
+    Example:
+        >>> neuronpedia_url(get_target("gpt2-small"), 10399)
+        'https://www.neuronpedia.org/gpt2-small/6-res-jb/10399'
     """
     latent = check_latent(target, latent)
     if target.neuronpedia_id is None:
@@ -235,7 +289,18 @@ def neuronpedia_url(target: Target, latent: int, embed: bool = False) -> str | N
 
 
 def check_latent(target: Target, latent: int) -> int:
-    """Return `latent` if the target's SAE has one of that number."""
+    """Return `latent` if the target's SAE has one of that number.
+
+    Args:
+        target: what is being studied.
+        latent: the number the caller was given.
+
+    Returns:
+        The number as a Python int.
+
+    Raises:
+        InputError: it is no whole number from 0 to d_sae - 1.
+    """
     number = whole_number(latent)
     if number is None or not 0 <= number < check_target(target).d_sae:
         raise InputError(f"latent must be a whole number from 0 to {target.d_sae - 1}, got {latent!r}.")

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from solutions.data import DTYPES, ActivationStore, open_texts
-from solutions.errors import CourseError, InputError, count_option
+from solutions.errors import CourseError, InputError, count_option, in_a_shell
 from solutions.models import harvest, load_model, pick_device
 from solutions.sae import ARCHITECTURES, HarvestSource, Plan, Source, StoreSource, make_sae, train
 from solutions.sae.training.folder import CARD
@@ -55,14 +55,26 @@ PLAN = {
 TOKENS, WIDTH, K, L1 = 500_000, 8, 16, 1.0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says. Returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
-    options = parser().parse_args(arguments)
+#: What one types to get here; `monosemantic train` says so itself.
+PROGRAM = "python -m solutions.train"
+
+
+def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
+    """Do what the command line says.
+
+    Args:
+        arguments: what stands after the command's name; by default the shell's.
+        program: the command's name, for its help.
+
+    Returns:
+        The exit code, 0 when done, 1 for an error (its reason is on the error stream), 130 for Ctrl-C.
+    """
+    options = parser(program).parse_args(arguments)
     try:
         with connected(options.device) as device:
             run(options, device)
     except CourseError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(in_a_shell(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. The same line goes on from the last checkpoint.", file=sys.stderr)
@@ -172,11 +184,11 @@ def filled_store(options: argparse.Namespace, target: Target, device: Any, team:
 # ---- the command line
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     """All options."""
     top = argparse.ArgumentParser(
-        prog="python -m solutions.train",
-        description=__doc__,
+        prog=program,
+        description=__doc__.replace(PROGRAM, program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--out", required=True, metavar="FOLDER", help="the run's folder")

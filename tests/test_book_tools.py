@@ -45,15 +45,29 @@ def test_fingerprint_sees_contents_names_and_extras(folder):
         ({"results": "r", "pages": "p", "ok": True}, {".jupyter_cache", ".doctrees", "html"}),
         ({"results": "r", "pages": "p", "ok": False}, {".jupyter_cache"}),  # never green after a failure
         ({"results": "r", "pages": "old", "ok": True}, {".jupyter_cache"}),
-        ({"results": "old", "pages": "p", "ok": True}, set()),
-        ({}, set()),
+        ({"results": "old", "pages": "p", "ok": True}, {".jupyter_cache"}),
+        ({}, {".jupyter_cache"}),
     ],
 )
 def test_what_is_stale_is_forgotten(folder, before, kept):
     build.STATE.write_text(json.dumps(before))
+    cache = folder / "_build" / ".jupyter_cache"
+    (cache / build.MADE_FROM).write_text("r")
     build.forget_what_is_stale({"results": "r", "pages": "p"})
     assert left(folder) == kept
     assert not build.STATE.exists()  # an interrupted build counts as a failed one
+
+
+@pytest.mark.parametrize(("made_from", "kept"), [("r", True), ("old", False), (None, False)])
+def test_results_are_kept_as_long_as_they_follow_wherever_the_cache_was_carried(folder, made_from, kept):
+    cache = folder / "_build" / ".jupyter_cache"
+    (cache / "results").touch()
+    if made_from:
+        (cache / build.MADE_FROM).write_text(made_from)
+    for _ in range(2):  # the second time it is the new one's own
+        build.forget_what_is_stale({"results": "r", "pages": "p"})
+        assert (cache / "results").exists() is kept
+    assert (cache / build.MADE_FROM).read_text() == "r"
 
 
 def test_a_failed_build_is_remembered(folder, monkeypatch):
@@ -64,10 +78,36 @@ def test_a_failed_build_is_remembered(folder, monkeypatch):
         assert json.loads(build.STATE.read_text())["ok"] is ok
 
 
+def test_cold_forgets_everything_and_pages_lays_it_out(folder, monkeypatch):
+    html = folder / "_build" / "html"
+
+    def made(code=0):
+        assert not (html / "old.html").exists()
+        (html / "reports").mkdir(parents=True)
+        (html / "_static").mkdir()
+        (html / "_static" / "a.js").touch()
+        return code
+
+    monkeypatch.setattr(build, "jupyter_book", made)
+    monkeypatch.setattr(build, "run_chapters", lambda: None)
+    monkeypatch.setattr(build, "SITE", html)
+    (html / "old.html").touch()
+    (folder / "_build" / ".jupyter_cache" / build.MADE_FROM).write_text("r")
+    monkeypatch.setattr(build, "fingerprint", lambda *patterns: "r")
+    build.STATE.write_text(json.dumps({"results": "r", "pages": "r", "ok": True}))
+    assert build.main(["--cold", "--pages"]) == 0
+    pages = folder / "_build" / "pages"
+    assert {p.name for p in pages.iterdir()} == {"_static", ".nojekyll"} and (pages / "_static" / "a.js").exists()
+
+
 def test_chapters_depend_on_modules_artefacts_and_pins():
     files = {p.relative_to(ROOT).as_posix() for pattern in build.RESULTS for p in ROOT.glob(pattern)}
     needed = {"solutions/models/running.py", "requirements.txt", "constraints.txt", "solutions/smallworld/corpus.py"}
     assert needed <= files
+    read = [p.relative_to(ROOT) for p in (ROOT / "solutions").rglob("*")
+            if p.is_file() and p.suffix not in {".md", ".pyc"}]
+    unknown = {p.as_posix() for p in read if not any(part.startswith(".") for part in p.parts)} - files
+    assert not unknown, "a page may show what stands in these files, and would not be made anew when they change"
 
 
 @pytest.mark.parametrize(

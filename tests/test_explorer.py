@@ -20,9 +20,9 @@ from labs.explorer import (
 )
 from labs.explorer.compare import differences
 from labs.explorer.feature import latents_of_token
-from labs.explorer.reading import LONGEST
 from solutions import visualization
 from solutions.analysis import FeatureIndex, build_index
+from solutions.analysis.reading import LONGEST
 from solutions.data import str_tokens
 from solutions.errors import InputError
 from solutions.models import extract, harvest
@@ -209,7 +209,7 @@ def test_an_unforeseen_error_is_text_too_and_the_window_goes_on(parts, index, mo
     before, box = areas(widget), part(widget, widgets.Textarea)
     text = box.value
     with monkeypatch.context() as patch:
-        patch.setattr("labs.explorer.reading.extract", lambda *_: 1 / 0)
+        patch.setattr("solutions.analysis.reading.extract", lambda *_: 1 / 0)
         box.value = "boom"
         assert "did not work: ZeroDivisionError: division by zero" in areas(widget)
     box.value = text

@@ -63,6 +63,22 @@ def test_unexplained_and_explained_add_up_to_one():
     assert fvu(x, x) == 0 and fvu(x, x.mean(0).expand(50, 7)) == 1.0  # exactly
 
 
+@pytest.mark.parametrize("n", [2, 3, 9, 100])
+def test_the_same_token_again_and_again_has_no_variance(n):
+    """Also where the mean of equal numbers is off by a rounding, so that they seem to lie around it."""
+    row = torch.randn(1, 50, generator=torch.Generator().manual_seed(0)) + 30
+    x = row.repeat(n, 1)
+    with pytest.raises(InputError, match="every row of x is the same"):
+        explained_variance(x, x + 1)
+    running = Running()
+    for part in x.split(2):
+        running.add(part, part + 1, part)
+    with pytest.raises(InputError, match="every row of x is the same"):
+        running.means()
+    running.add(row + 1, row + 1, row)
+    assert running.means()["fvu"] > 0, "a row that differs ends it"
+
+
 def test_cosine_sees_directions_only():
     x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     assert cosine(x, 0.1 * x) == pytest.approx(1)

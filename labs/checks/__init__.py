@@ -20,7 +20,7 @@ from labs.checks import errors, registry, show
 from labs.checks.exercise import Exercise, Property, Verdict, Wrong
 from labs.checks.grading import grade
 from labs.checks.prediction import Prediction
-from labs.checks.record import DONE, Record, default_path
+from labs.checks.record import DONE, Record, default_path, report
 
 __all__ = [
     "Exercise",
@@ -76,6 +76,7 @@ def check(number: str, answer: Callable) -> None:
     verdict = grade(registry.find_exercise(number), answer)
     if verdict.status != "todo":
         _record.note(number, verdict.right)
+    report(number, verdict.status, verdict.message)
     show.show_verdict(verdict)
 
 
@@ -111,6 +112,7 @@ def reveal(number: str, measured: float) -> None:
         return
     came_true, paragraphs = prediction.review(_predicted[number], measured)
     _record.note(number, True)
+    report(number, "predicted")
     show.show(f"{number} · {'As you predicted' if came_true else 'A surprise'}", show.GREEN, paragraphs)
 
 

@@ -163,7 +163,7 @@ def first_fault(
             except Exception as error:  # the learner's function broke on the property's own input
                 return "raised", f"{prop.claim} On such an input yours raised: {errors.one_line(error)}"
             if fault:
-                return "wrong", f"{prop.claim} {fault} {drawn(args)}"
+                return "wrong", f"{prop.claim} {fault} {drawn(args)}".strip()
     if exercise.unique:
         for args, out, right in zip(cases, outputs, expected, strict=True):
             if not agree(out, right):
@@ -176,6 +176,8 @@ def first_fault(
 
 def drawn(args: dict) -> str:
     """The drawn input in a few words, so that a learner can make one like it."""
+    if not args:
+        return ""
     return "The input was " + ", ".join(f"`{name}`: {_brief(value)}" for name, value in args.items()) + "."
 
 

@@ -8,11 +8,11 @@ its shading and the latents that stand out), `feature_explorer` (one latent, its
 
 from labs.explorer.compare import compare_explorer
 from labs.explorer.feature import feature_explorer
-from labs.explorer.reading import Reading, read_text
 from labs.explorer.search import search_explorer
 from labs.explorer.table import explorer, features_table, visible
 from labs.explorer.text import text_explorer
 from labs.explorer.workbench import workbench
+from solutions.analysis.reading import Reading, read_text
 
 __all__ = [
     "Reading",

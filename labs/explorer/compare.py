@@ -6,15 +6,14 @@ import ipywidgets as widgets
 
 from labs.explorer.reading import (
     Choice,
-    Reading,
     check_index,
     on_token,
     page_html,
-    read_text,
     shown_in,
     strip_html,
     text_box,
 )
+from solutions.analysis.reading import Reading, read_text
 from solutions.errors import InputError
 
 TEXTS = ("The Eiffel Tower is in Paris.", "The Colosseum is in Rome.")

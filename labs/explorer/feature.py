@@ -12,11 +12,11 @@ from labs.explorer.reading import (
     check_index,
     message,
     page_html,
-    read_text,
     shown_in,
     strip_html,
     text_box,
 )
+from solutions.analysis.reading import read_text
 from solutions.errors import InputError
 
 

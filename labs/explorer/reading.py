@@ -5,45 +5,17 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import ipywidgets as widgets
-from torch import Tensor
 
-from solutions.data import str_tokens, tokenize
-from solutions.errors import InputError, check_text, first_line
-from solutions.models import extract
-from solutions.sae import encode
+from solutions.analysis.reading import Reading
+from solutions.errors import InputError, first_line
 from solutions.targets import neuronpedia_url
 from solutions.visualization import printable, shaded_html, show_page, visible
 
-LONGEST = 20_000  # characters looked at: more than any context holds, and quick to tokenise
 WIDE = {"width": "46em", "max_width": "100%"}
 LABEL = {"description_width": "6em"}
-
-
-class Reading(NamedTuple):
-    """A text as the SAE reads it."""
-
-    words: list[str]    # its tokens, BOS left out
-    features: Tensor    # [tokens, latents], on the processor
-    note: str           # what has been left out, or ""
-
-
-def read_text(model, sae, target, text: str) -> Reading:
-    """Run the model on a text and encode it. What is longer than the context is cut off, and the note says so."""
-    text = check_text(text)
-    whole = text[:LONGEST].encode("utf-8", "replace").decode()  # half a surrogate pair is no text
-    context = min(target.context_size, int(model.cfg.n_ctx))
-    tokens = tokenize(model, check_text(whole), context, target.prepend_bos)
-    start = int(target.prepend_bos)
-    words = str_tokens(model, tokens.ids[0])[start:]
-    if not words:
-        raise InputError(f"the tokenizer makes no token of {whole[:20]!r}. Type something else.")
-    acts = extract(model, tokens, target.hook)[target.hook][0, start:]
-    cut = tokens.n_cut or len(text) > LONGEST
-    note = f" Only the first {len(words)} tokens are read: that is as much as fits into the context." if cut else ""
-    return Reading(words, encode(sae, acts).detach().cpu(), note)
 
 
 # ---- errors as words

@@ -6,7 +6,8 @@ import html
 
 import ipywidgets as widgets
 
-from labs.explorer.reading import LABEL, WIDE, Choice, check_index, message, page_html, read_text, shown_in
+from labs.explorer.reading import LABEL, WIDE, Choice, check_index, message, page_html, shown_in
+from solutions.analysis.reading import read_text
 from solutions.analysis.search import QueryError, Results, search
 from solutions.analysis.search.parse import KINDS
 from solutions.errors import InputError
@@ -53,6 +54,8 @@ def search_explorer(
         with shown_in(status, page):
             if box.value.strip():
                 options = asked(box.value)
+            else:
+                status.value = message("Type what to look for: the list above has every kind of question.", "status")
         choice.widget.layout.display = "" if options else "none"
         choice.fill(options)
 

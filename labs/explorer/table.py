@@ -6,7 +6,8 @@ import html
 
 import ipywidgets as widgets
 
-from labs.explorer.reading import read_text, shown_in
+from labs.explorer.reading import shown_in
+from solutions.analysis.reading import read_text
 from solutions.visualization import printable
 
 BAR = 90  # pixels of the longest bar

@@ -7,15 +7,14 @@ import ipywidgets as widgets
 from labs.explorer.reading import (
     LABEL,
     Choice,
-    Reading,
     check_index,
     on_token,
     page_html,
-    read_text,
     shown_in,
     strip_html,
     text_box,
 )
+from solutions.analysis.reading import Reading, read_text
 
 ORDERS = {"what stands out": "surprise", "activation": "activation", "share of its maximum": "of_maximum"}
 

@@ -35,7 +35,8 @@ from solutions.analysis.bases import (
     shuffled_sae,
     standard_bases,
 )
-from solutions.analysis.coactivation import Coactivation, Null, coactivation, community_agreement
+from solutions.analysis.coactivation import Coactivation, Null, coactivation
+from solutions.analysis.communities import community_agreement
 from solutions.analysis.controls import (
     Purity,
     mass_purity,

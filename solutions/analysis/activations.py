@@ -21,6 +21,15 @@ def kurtosis(x: Tensor) -> Tensor:
 
     3 for a Gaussian, more when a dimension is mostly quiet and now and then very large. A dimension that
     never changes has none: it gives NaN. Source: Elhage et al. 2023, who use it to find privileged bases.
+
+    Args:
+        x: [tokens, d].
+
+    Returns:
+        [d].
+
+    Raises:
+        InputError: no [tokens, d].
     """
     centred = check_axes("x", x, "tokens", "d").double()
     centred = centred - centred.mean(0)
@@ -30,10 +39,20 @@ def kurtosis(x: Tensor) -> Tensor:
 
 
 def random_rotation(d: int, seed: int = 0) -> Tensor:
-    """A rotation (or reflection) of d dimensions, drawn evenly from all of them, [d, d].
+    """A rotation (or reflection) of d dimensions, drawn evenly from all of them.
 
     `x @ random_rotation(d)` has the same lengths and angles as x, but its axes are arbitrary. What differs
     between the two is due to the axes. The signs make the draw even (Mezzadri 2007, section 5).
+
+    Args:
+        d: dimensions.
+        seed: the same seed gives the same result.
+
+    Returns:
+        [d, d], orthogonal.
+
+    Raises:
+        InputError: a number below 1.
     """
     check_count(d, "d")
     drawn = torch.randn(d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -42,11 +61,19 @@ def random_rotation(d: int, seed: int = 0) -> Tensor:
 
 
 def outlier_dimensions(x: Tensor, k: int = 5) -> pd.DataFrame:
-    """The k largest dimensions, and how far they stand out.
+    """The largest dimensions, and how far they stand out.
 
-    Returns columns dimension, size (root mean square, model units), times_median (size over the median
-    dimension's size), share (of the squared length of all tokens together) and constant (the part of that
-    dimension's square that is its mean: near 1, it says the same on every token).
+    Args:
+        x: [tokens, d].
+        k: how many.
+
+    Returns:
+        dimension, size (root mean square, model units), times_median (size over the median dimension's size),
+        share (of the squared length of all tokens together) and constant (the part of that dimension's square
+        that is its mean: near 1, it says the same on every token).
+
+    Raises:
+        InputError: no [tokens, d], or more dimensions than there are.
     """
     check_axes("x", x, "tokens", "d")
     if not 1 <= k <= x.shape[1]:
@@ -69,8 +96,16 @@ def outlier_dimensions(x: Tensor, k: int = 5) -> pd.DataFrame:
 def norms_by_position(x: Tensor, position: Tensor) -> pd.DataFrame:
     """Length of the activation vector at each position of a text; BOS, at position 0, belongs in here.
 
-    x: [tokens, d]; position: [tokens] int, counted from 0. Returns one row per position that occurs:
-    position, n (tokens), mean, low and high (10th and 90th percentile), in model units.
+    Args:
+        x: [tokens, d].
+        position: [tokens] int, counted from 0.
+
+    Returns:
+        A row for each position that occurs, with position, n (tokens), mean, low and high (10th and 90th
+        percentile), in model units.
+
+    Raises:
+        InputError: tensors that do not fit together.
     """
     check_axes("x", x, "tokens", "d")
     check_axes("position", position, "tokens")
@@ -86,6 +121,17 @@ def mean_cosine(x: Tensor, pairs: int = 10_000, seed: int = 0) -> float:
     """Mean cosine between two tokens drawn at random: 0 when all directions are equally used.
 
     Far above 0, tokens point into one narrow cone ("anisotropy", Ethayarajh 2019).
+
+    Args:
+        x: [tokens, d].
+        pairs: how many are drawn.
+        seed: of the draw.
+
+    Returns:
+        From -1 to 1.
+
+    Raises:
+        InputError: no [tokens, d], or a single token.
     """
     check_axes("x", x, "tokens", "d")
     if len(x) < 2:
@@ -104,6 +150,15 @@ def covariance_spectrum(x: Tensor) -> Tensor:
     """Variance along each principal direction, largest first, [d], in squared model units.
 
     The eigenvalues of the covariance matrix; their sum is the total variance.
+
+    Args:
+        x: [tokens, d] activations.
+
+    Returns:
+        [d].
+
+    Raises:
+        InputError: no [tokens, d], or a single token.
     """
     check_axes("x", x, "tokens", "d")
     if len(x) < 2:
@@ -115,7 +170,18 @@ def covariance_spectrum(x: Tensor) -> Tensor:
 def effective_dimension(spectrum: Tensor) -> float:
     """How many dimensions the variance is spread over: the participation ratio (sum of λ)² / sum of λ².
 
-    spectrum: [d] from `covariance_spectrum`. d when all directions vary alike, 1 when a single one does.
+    Args:
+        spectrum: [d] from `covariance_spectrum`.
+
+    Returns:
+        d when all directions vary alike, 1 when a single one does.
+
+    Raises:
+        InputError: a negative variance, or none above zero.
+
+    Example:
+        >>> effective_dimension(torch.tensor([1.0, 1.0, 0.0]))
+        2.0
     """
     values = check_axes("spectrum", spectrum, "d").double()
     if (values < 0).any() or values.sum() <= 0:
@@ -124,7 +190,18 @@ def effective_dimension(spectrum: Tensor) -> float:
 
 
 def dimensions_for(spectrum: Tensor, share: float = 0.9) -> int:
-    """The smallest number of principal directions that holds this share of the variance."""
+    """The smallest number of principal directions that holds this share of the variance.
+
+    Args:
+        spectrum: [d] from `covariance_spectrum`.
+        share: above 0 and up to 1.
+
+    Returns:
+        From 1 to d.
+
+    Raises:
+        InputError: no spectrum, or no such share.
+    """
     check_axes("spectrum", spectrum, "d")
     if not 0 < share <= 1:
         raise InputError(f"share: expected a number above 0 and up to 1, got {share}.")
@@ -133,9 +210,19 @@ def dimensions_for(spectrum: Tensor, share: float = 0.9) -> int:
 
 
 def shuffle_dimensions(x: Tensor, seed: int = 0) -> Tensor:
-    """A control for spectra: each dimension keeps its values and forgets which token they belong to, [tokens, d].
+    """A control for spectra: each dimension keeps its values and forgets which token they belong to.
 
     What dimensions have to do with one another is destroyed; their single distributions stay as they were.
+
+    Args:
+        x: [tokens, d].
+        seed: of the shuffle.
+
+    Returns:
+        [tokens, d].
+
+    Raises:
+        InputError: no [tokens, d].
     """
     check_axes("x", x, "tokens", "d")
     order = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)).argsort(0)
@@ -148,9 +235,17 @@ def shuffle_dimensions(x: Tensor, seed: int = 0) -> Tensor:
 def neighbour_correlation(x: Tensor, document: Tensor, lags: list[int]) -> pd.DataFrame:
     """How alike two tokens of one document are, by their distance in tokens.
 
-    x: [tokens, d] in reading order; document: [tokens] int, the document each token belongs to.
-    Returns lag, correlation (mean inner product of the two centred vectors over the variance: 1 for copies,
-    0 for strangers) and n (pairs). Lags without any pair are left out.
+    Args:
+        x: [tokens, d] in reading order.
+        document: [tokens] int, the document each token belongs to.
+        lags: the distances.
+
+    Returns:
+        lag, correlation and n (pairs). The correlation is the mean inner product of the two centred vectors
+        over the variance: 1 for copies, 0 for strangers. Lags without any pair are left out.
+
+    Raises:
+        InputError: tensors that do not fit together, or a distance below 1.
     """
     check_axes("x", x, "tokens", "d")
     check_axes("document", document, "tokens")
@@ -169,10 +264,20 @@ def neighbour_correlation(x: Tensor, document: Tensor, lags: list[int]) -> pd.Da
 def effective_batch(x: Tensor, batch_size: int, order: Tensor | None = None) -> float:
     """How many independent tokens one batch is worth, judged by how much the batch means scatter.
 
-    x: [tokens, d], activations or per-token gradients, in the order in which they are read; order: another
-    order, [tokens] int. Batches are taken one after another, an incomplete last one is left out.
-    Shuffled tokens are worth about `batch_size`. If neighbours resemble one another, a batch in reading order
-    is worth less: variance of a token / variance of a batch mean, the usual effective sample size.
+    Batches are taken one after another, an incomplete last one is left out. Shuffled tokens are worth about
+    `batch_size`. If neighbours resemble one another, a batch in reading order is worth less: variance of a
+    token / variance of a batch mean, the usual effective sample size.
+
+    Args:
+        x: [tokens, d], activations or per-token gradients, in the order in which they are read.
+        batch_size: tokens in a batch.
+        order: [tokens] int, another order to read them in.
+
+    Returns:
+        Tokens.
+
+    Raises:
+        InputError: fewer than two batches.
     """
     check_axes("x", x, "tokens", "d")
     n_batches = len(x) // check_count(batch_size, "batch_size")

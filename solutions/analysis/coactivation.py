@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
+from solutions.analysis.communities import labelled, names_of
 from solutions.analysis.latents.blocks import tokens_of_split
 from solutions.errors import InputError, check_count, unknown_name
 
@@ -117,8 +118,15 @@ def coactivation(
         split: "all" tokens, those of the "train" or of the "test" split.
         progress: whether to show a bar.
 
+    Returns:
+        The counts, and what can be asked of them.
+
     Raises:
         InputError: an unknown split, or one without tokens.
+
+    Example:
+        >>> coactivation(index, least=20).implications().columns.tolist()
+        ['parent', 'child', 'p_parent_given_child', 'p_child_given_parent', 'n', 'lift']
     """
     check_count(least, "least")
     chosen = _chosen(index, split)
@@ -160,14 +168,14 @@ def pair_measures(n: np.ndarray, n_a: np.ndarray, n_b: np.ndarray, n_tokens: int
 class Coactivation:
     """How often any two latents are active on the same token; made by `coactivation`."""
 
-    n_tokens: int          # tokens looked at
-    n_active: np.ndarray   # [n_latents] on how many of them each latent is active
-    a: np.ndarray          # [pairs] int64, the pairs ordered by a, then b
-    b: np.ndarray          # [pairs] int64, above a
-    n: np.ndarray          # [pairs] int64, tokens with both
-    least: int             # pairs with fewer are not here
-    split: str
-    index: FeatureIndex
+    n_tokens: int          #: tokens looked at
+    n_active: np.ndarray   #: [n_latents] on how many of them each latent is active
+    a: np.ndarray          #: [pairs] int64, the pairs ordered by a, then b
+    b: np.ndarray          #: [pairs] int64, above a
+    n: np.ndarray          #: [pairs] int64, tokens with both
+    least: int             #: pairs with fewer are not here
+    split: str             #: which tokens were looked at
+    index: FeatureIndex    #: where they were counted
 
     def __repr__(self) -> str:
         return (f"Coactivation({len(self.n):,} pairs of {len(self.n_active):,} latents with {self.least} or more "
@@ -191,10 +199,24 @@ class Coactivation:
         return self.n >= (self.least if least is None else least)
 
     def pairs(self, k: int | None = 20, by: str = "lift", least: int | None = None) -> pd.DataFrame:
-        """The k pairs that stand out most (None: all of them): a, b, n, expected, lift, pmi, jaccard, z.
+        """The pairs that stand out most.
 
-        by: "lift" or "pmi" (rare latents that always meet come first), "jaccard" (nearly the same tokens) or "z" (the
-        best established, mostly common latents). least: only pairs with so many common tokens.
+        Args:
+            k: how many at most; None for all.
+            by: "lift" or "pmi" (rare latents that always meet come first), "jaccard" (nearly the same tokens)
+                or "z" (the best established, mostly common latents).
+            least: only pairs with so many common tokens.
+
+        Returns:
+            a, b, n, expected, lift, pmi, jaccard, z.
+
+        Raises:
+            InputError: an unknown measure, or fewer common tokens than the pairs that were kept have.
+
+        Example:
+            >>> found = coactivation(index, least=20)
+            >>> found.pairs(k=3, by="jaccard").columns.tolist()
+            ['a', 'b', 'n', 'expected', 'lift', 'pmi', 'jaccard', 'z']
         """
         kept = np.flatnonzero(self._at_least(least))
         order = kept[_order(self._measure(by)[kept])]
@@ -205,7 +227,12 @@ class Coactivation:
         return pd.DataFrame({name: column[rows] for name, column in columns.items()})
 
     def count(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """n of any pairs, whichever latent comes first; 0 for a pair that was not kept. a, b: [m] int."""
+        """The common tokens of any pairs: [m] int64, 0 for a pair that was not kept.
+
+        Args:
+            a: [m] int, latents.
+            b: [m] int, their partners; which of the two comes first does not matter.
+        """
         wanted = np.minimum(a, b).astype(np.int64) * len(self.n_active) + np.maximum(a, b)
         if not len(self.n):
             return np.zeros(len(wanted), np.int64)
@@ -256,6 +283,12 @@ class Coactivation:
                 mean of the other permutations. It needs the counts of all pairs, also of those that seldom meet.
             least: as in `pairs`; pairs that meet less often are left out in the permutations, too.
             progress: whether to show a bar.
+
+        Returns:
+            The null.
+
+        Raises:
+            InputError: an unknown measure or thing to keep, or a number that cannot be.
         """
         if by not in (*MEASURES, EXCESS):
             raise unknown_name("measure", by, (*MEASURES, EXCESS))
@@ -292,6 +325,9 @@ class Coactivation:
         Returns:
             parent, child, p_parent_given_child, p_child_given_parent, n, lift; highest lift first. A parent that is
             active on most tokens is implied by everything: its lift is near 1.
+
+        Raises:
+            InputError: shares that are not 0 <= below < at <= 1.
         """
         if not 0 <= below < at <= 1:
             raise InputError(f"expected 0 <= below < at <= 1, got below={below}, at={at}.")
@@ -309,6 +345,11 @@ class Coactivation:
         """The pairs with `by` of at least `threshold` as edges; latents without any are not in the graph.
 
         Nodes carry n_active; edges carry weight (the value of `by`) and n. Take the threshold from `null`.
+
+        Args:
+            threshold: what `by` must be at least.
+            by: as in `pairs`.
+            least: as in `pairs`.
         """
         import networkx
 
@@ -337,6 +378,9 @@ class Coactivation:
         Returns:
             latent, community (0 the largest), size; with concepts also concept, label (the commonest concept of the
             group) and share (of the group's named latents that have it).
+
+        Raises:
+            InputError: no pair reaches the threshold, or `concepts` are of another kind.
         """
         import networkx
 
@@ -348,20 +392,24 @@ class Coactivation:
         groups = sorted((sorted(group) for group in groups), key=lambda group: (-len(group), group))
         table = pd.DataFrame([(j, i, len(group)) for i, group in enumerate(groups) for j in group],
                              columns=["latent", "community", "size"])
-        return table if concepts is None else _labelled(table, _names(concepts, table["latent"]))
+        return table if concepts is None else labelled(table, names_of(concepts, table["latent"]))
 
 
 class Null(NamedTuple):
     """What the measure of a pair comes to by chance, and from where on it is more than that."""
 
-    keep: str                    # what the permutations kept
-    by: str                      # the measure
-    table: pd.DataFrame          # all real pairs as in `Coactivation.pairs`, and by_chance: mean n after permutation
-    real: np.ndarray             # [pairs] their measure, ascending
-    permuted: list[np.ndarray]   # for each permutation the measure of all its pairs, ascending
+    keep: str                    #: what the permutations kept
+    by: str                      #: the measure
+    table: pd.DataFrame          #: all pairs as in `Coactivation.pairs`, and by_chance (mean n after permutation)
+    real: np.ndarray             #: [pairs] their measure, ascending
+    permuted: list[np.ndarray]   #: for each permutation the measure of all its pairs, ascending
 
     def false_share(self, threshold: float) -> float:
-        """Pairs at or above the threshold in a permutation, on average, as a share of those that there really are."""
+        """Pairs at or above the threshold in a permutation, on average, as a share of those that there really are.
+
+        Args:
+            threshold: of the measure `by`.
+        """
         false = np.mean([len(v) - np.searchsorted(v, threshold) for v in self.permuted])
         true = len(self.real) - np.searchsorted(self.real, threshold)
         return float(min(false / true, 1.0)) if true else 1.0
@@ -371,6 +419,12 @@ class Null(NamedTuple):
 
         The share is an estimate of the false discovery rate (Benjamini & Hochberg 1995) by permutation, as Storey &
         Tibshirani 2003 have it, with all pairs counted as possibly false.
+
+        Args:
+            share: of false discoveries, between 0 and 1.
+
+        Raises:
+            InputError: a share that is not between 0 and 1.
         """
         if not 0 < share < 1:
             raise InputError(f"share: expected a number between 0 and 1, got {share}.")
@@ -385,6 +439,9 @@ class Null(NamedTuple):
 
         n beside by_chance says how much more they meet than what was kept explains: a pair of two "French" latents may
         have a lift of 30, and still meet no more often than any two latents would that live in the same documents.
+
+        Args:
+            share: as for `threshold`.
         """
         return self.table[self.table[self.by] >= self.threshold(share)].reset_index(drop=True)
 
@@ -427,63 +484,3 @@ def _rotated(index: FeatureIndex, chosen: np.ndarray, parts: np.ndarray, dice: n
         p = which[mine]
         moved[here][kept[here]] = order[first[p] + (rank[mine] + offset) % size[p]]
     return _both_ways(moved, starts, kept, (index.n_latents, index.n_tokens))
-
-
-# --------------------------------------------------------------------------------------------- naming groups
-
-def _names(concepts: Any, latents: pd.Series) -> dict[int, str | None]:
-    """What each latent is about, from whatever table says so."""
-    if isinstance(concepts, Mapping):
-        return {j: concepts.get(j) for j in latents}
-    if hasattr(concepts, "best"):
-        found = {j: concepts.best(j) for j in latents}
-        return {j: best and best["name"] for j, best in found.items()}
-    table = getattr(concepts, "table", None)
-    if not isinstance(table, pd.DataFrame) or not {"latent", "concept"} <= set(table.columns):
-        raise InputError("concepts: expected a ConceptTable, a LatentTable with concepts, or a mapping from latent to "
-                         f"name; got {type(concepts).__name__}.")
-    named = table.dropna(subset="concept").set_index("latent")["concept"]
-    return {j: named.get(j) for j in latents}
-
-
-def _labelled(table: pd.DataFrame, names: Mapping[int, str | None]) -> pd.DataFrame:
-    """The table with each latent's concept, and the commonest one of its community."""
-    table = table.assign(concept=[names[j] for j in table["latent"]])
-    for community, group in table.groupby("community"):
-        counts = group["concept"].value_counts()  # without the nameless; ties by first appearance
-        rows = table["community"] == community
-        table.loc[rows, "label"] = counts.index[0] if len(counts) else None
-        table.loc[rows, "share"] = counts.iloc[0] / counts.sum() if len(counts) else np.nan
-    return table
-
-
-def community_agreement(communities: pd.DataFrame, n_permutations: int = 100, seed: int = 0) -> pd.Series:
-    """Do latents of one community share a concept more often than any latents would?
-
-    communities: from `Coactivation.communities` with concepts. The control deals the concepts out anew among the
-    latents and leaves the communities as they are.
-    Returns agreement (the share of pairs within a community that have the same concept), chance (its mean over the
-    permutations), highest (the largest of them) and pairs.
-    """
-    if "concept" not in communities:
-        raise InputError("community_agreement needs concepts: call communities(…, concepts=…).")
-    named = communities.dropna(subset="concept")
-    group = named["community"].to_numpy()
-    concept = pd.factorize(named["concept"])[0]
-    pairs = _pairs_within(group)
-    if not pairs:
-        raise InputError("no community has two latents with a concept.")
-
-    def agreement(concept: np.ndarray) -> float:
-        return _pairs_within(group * (concept.max() + 1) + concept) / pairs
-
-    dice = np.random.default_rng(seed)
-    chance = [agreement(dice.permutation(concept)) for _ in range(check_count(n_permutations, "n_permutations"))]
-    return pd.Series({"agreement": agreement(concept), "chance": np.mean(chance), "highest": max(chance),
-                      "pairs": pairs})
-
-
-def _pairs_within(group: np.ndarray) -> int:
-    """Number of pairs with the same value."""
-    counts = np.unique(group, return_counts=True)[1]
-    return int((counts * (counts - 1) // 2).sum())

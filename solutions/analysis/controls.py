@@ -12,7 +12,19 @@ from solutions.errors import InputError
 
 
 def random_directions(n: int, d: int, seed: int = 0) -> Tensor:
-    """n directions drawn evenly from the unit sphere in d dimensions, [n, d]."""
+    """Directions drawn evenly from the unit sphere.
+
+    Args:
+        n: how many.
+        d: dimensions.
+        seed: the same seed gives the same result.
+
+    Returns:
+        [n, d], each of length 1.
+
+    Raises:
+        InputError: a number below 1.
+    """
     if n < 1 or d < 1:
         raise InputError(f"Expected n and d of 1 or more, got n={n}, d={d}.")
     drawn = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
@@ -20,9 +32,17 @@ def random_directions(n: int, d: int, seed: int = 0) -> Tensor:
 
 
 def pca_directions(x: Tensor, n: int | None = None) -> Tensor:
-    """The n unit directions along which the activations vary most, [n, d], largest variance first.
+    """The unit directions along which the activations vary most, largest variance first.
 
-    x: activations [tokens, d]; n: all d by default.
+    Args:
+        x: [tokens, d] activations.
+        n: how many; all d by default.
+
+    Returns:
+        [n, d].
+
+    Raises:
+        InputError: no [tokens, d], or more directions than there are.
     """
     check_axes("x", x, "tokens", "d")
     n = min(x.shape) if n is None else n
@@ -34,12 +54,28 @@ def pca_directions(x: Tensor, n: int | None = None) -> Tensor:
 
 
 def project(x: Tensor, directions: Tensor, two_sided: bool = False, keep: int | None = None) -> Tensor:
-    """Read directions as if they were latents: how far each token lies along each, [tokens, n].
+    """Read directions as if they were latents: how far each token lies along each.
 
-    x: [tokens, d]; directions: [n, d]. The mean is taken off and negative values are cut to zero, as an
-    SAE's ReLU does. With `two_sided` each direction gives two columns, one a side: the sign of a principal
-    component means nothing. With `keep` only the strongest `keep` columns of each token stay, the rest is
-    set to zero: directions made as sparse as an SAE.
+    The mean is taken off and negative values are cut to zero, as an SAE's ReLU does.
+
+    Args:
+        x: [tokens, d].
+        directions: [n, d].
+        two_sided: each direction gives two columns, one a side: the sign of a principal component means
+            nothing.
+        keep: only so many columns of each token, the strongest, stay; the rest is set to zero: directions
+            made as sparse as an SAE.
+
+    Returns:
+        [tokens, n], with `two_sided` [tokens, 2n], none negative.
+
+    Raises:
+        InputError: another width, or more columns to keep than there are.
+
+    Example:
+        >>> project(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0]]), two_sided=True)
+        tensor([[0., 1.],
+                [1., 0.]])
     """
     check_axes("x", x, "tokens", "d")
     check_axes("directions", directions, "n", "d")
@@ -57,9 +93,9 @@ def project(x: Tensor, directions: Tensor, two_sided: bool = False, keep: int | 
 
 class Purity(NamedTuple):
     """How pure each latent is, and for what."""
-    score: Tensor     # [live latents], 1: everything counted has the concept, 0: no more than chance
-    concept: Tensor   # [live latents], index of the concept that scores best
-    live: Tensor      # [live latents], which latents these are
+    score: Tensor     #: [live latents] 1 when everything counted has the concept, 0 when no more than chance
+    concept: Tensor   #: [live latents], index of the concept that scores best
+    live: Tensor      #: [live latents], which latents these are
 
 
 def beyond_chance(share: Tensor, base: Tensor) -> Tensor:
@@ -101,10 +137,20 @@ def _purity_inputs(features: Tensor, labels: Tensor, min_active: int) -> tuple[T
 def top_k_purity(features: Tensor, labels: Tensor, k: int = 50, min_active: int = 20) -> Purity:
     """Of the k tokens on which a latent is strongest, how many share one concept?
 
-    features: [tokens, latents]; labels: [tokens, concepts] bool. Each latent is scored with its best
-    concept, corrected for how common that concept is: (share - base rate) / (1 - base rate). Latents active
-    on fewer than `min_active` tokens are left out, and a latent active on fewer than k is judged on those.
-    This looks at the strongest tokens only, which flatters any direction at all.
+    Each latent is scored with its best concept, corrected for how common that concept is: (share - base rate)
+    / (1 - base rate). This looks at the strongest tokens only, which flatters any direction at all.
+
+    Args:
+        features: [tokens, latents].
+        labels: [tokens, concepts] bool.
+        k: how many tokens. A latent active on fewer is judged on those.
+        min_active: latents active on fewer tokens are left out.
+
+    Returns:
+        Purity and concept of each latent that is left.
+
+    Raises:
+        InputError: tensors that do not fit together, or more tokens than there are.
     """
     labels, base, live = _purity_inputs(features, labels, min_active)
     if not 1 <= k <= len(features):
@@ -117,6 +163,22 @@ def mass_purity(features: Tensor, labels: Tensor, min_active: int = 20) -> Purit
 
     As `top_k_purity`, but every token counts by how strongly the latent is active there, so weak
     activations on unrelated tokens are no longer hidden.
+
+    Args:
+        features: [tokens, latents].
+        labels: [tokens, concepts] bool.
+        min_active: latents active on fewer tokens are left out.
+
+    Returns:
+        Purity and concept of each latent that is left.
+
+    Raises:
+        InputError: tensors that do not fit together.
+
+    Example:
+        >>> features, labels = torch.tensor([[3.0], [1.0], [0.0], [0.0]]), torch.tensor([[1], [0], [0], [0]])
+        >>> mass_purity(features, labels.bool(), min_active=1)
+        Purity(score=tensor([0.6667]), concept=tensor([0]), live=tensor([0]))
     """
     labels, base, live = _purity_inputs(features, labels, min_active)
     return _purity(mass_share(features, labels), base, live)

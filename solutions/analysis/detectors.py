@@ -30,6 +30,12 @@ def score_concepts(
         concepts: their names.
         ids: [tokens] int, for the baseline that reads the token alone.
         test: [tokens] bool, the tokens to measure on; `split_documents` draws whole documents.
+
+    Returns:
+        The scores; `.table()`, `.best(latent)` and `.latents_for(concept)` read them.
+
+    Raises:
+        InputError: tensors that do not fit together, or nothing on one side of the split.
     """
     check_axes("features", features, "tokens", "latents")
     check_axes("labels", labels, "tokens", "concepts")
@@ -59,6 +65,20 @@ def mean_concept_f1(table: ConceptTable, least: int = 30) -> float:
     """The mean F1 of the best latent over all concepts with at least `least` test tokens: one number for an SAE.
 
     A mean over very different concepts. Two SAEs with the same mean may know different things: see `table.table()`.
+
+    Args:
+        table: from `concept_table` or `score_concepts`.
+        least: concepts with fewer test tokens are left out.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        InputError: no concept has so many test tokens.
+
+    Example:
+        >>> mean_concept_f1(concepts) > 0.2
+        True
     """
     seen = _common(table, check_count(least, "least"))
     best = table.train.f1.argmax(0)
@@ -67,7 +87,18 @@ def mean_concept_f1(table: ConceptTable, least: int = 30) -> float:
 
 
 def mean_lookup_f1(table: ConceptTable, least: int = 30) -> float:
-    """The same mean for the baseline that reads the token and nothing else."""
+    """The same mean for the baseline that reads the token and nothing else.
+
+    Args:
+        table: from `concept_table` or `score_concepts`.
+        least: concepts with fewer test tokens are left out.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        InputError: no concept has so many test tokens.
+    """
     return float(table.lookup.f1[_common(table, check_count(least, "least"))].mean())
 
 

@@ -30,15 +30,19 @@ METHODS = ("pca", "tsne")
 class CosineAgainst(NamedTuple):
     """Cosine of two decoder directions beside how often the two latents meet."""
 
-    table: pd.DataFrame    # a, b, cosine, n, expected, lift; the most similar pairs first
-    correlation: float     # Spearman's, over these pairs
-    permuted: np.ndarray   # [n_permutations] the same after the directions have been dealt out anew
+    table: pd.DataFrame    #: a, b, cosine, n, expected, lift; the most similar pairs first
+    correlation: float     #: Spearman's, over these pairs
+    permuted: np.ndarray   #: [n_permutations] the same after the directions have been dealt out anew
 
     def by_cosine(self, edges: Sequence[float] = (-1, -0.2, -0.1, 0, 0.1, 0.2, 0.3, 0.5, 1)) -> pd.DataFrame:
         """The pairs in intervals of their cosine, the least similar first.
 
-        Returns from, to, pairs, lift (median), never (share of the pairs without any common token) and often (share
-        with a lift above 2). Intervals without pairs are left out.
+        Args:
+            edges: ends of the intervals, ascending.
+
+        Returns:
+            from, to, pairs, lift (median), never (share of the pairs without any common token) and often
+            (share with a lift above 2). Intervals without pairs are left out.
         """
         groups = self.table.groupby(np.digitize(self.table["cosine"], edges[1:-1]))
         low, high = (np.array(edges, float)[list(groups.groups)] for edges in (edges[:-1], edges[1:]))
@@ -66,6 +70,12 @@ def cosine_against_coactivation(
         least_expected: pairs that would meet on fewer tokens than this by chance are left out. Their lift is mostly 0.
         n_permutations: how often the directions are dealt out.
         seed: of the permutations, and of the choice of pairs where there are more than `MOST_PAIRS`.
+
+    Returns:
+        The pairs, how closely cosine and lift go together, and the control.
+
+    Raises:
+        InputError: directions of other latents, or a source that left pairs out.
     """
     from scipy.stats import spearmanr
 
@@ -124,6 +134,8 @@ def _along(unit: Tensor, a: np.ndarray, b: np.ndarray, at_once: int = 1 << 17) -
 def direction_map(W_dec: Tensor, method: str = "pca", seed: int = 0, perplexity: float = 30.0) -> pd.DataFrame:
     """A place in the plane for every decoder direction: latent, x, y.
 
+    Whichever it is, ask `neighbours_kept` how much of the truth is on the map before you read anything off it.
+
     Args:
         W_dec: [n_latents, d_in]; lengths do not matter.
         method: "pca", the two directions along which the unit vectors differ most (a shadow: exact, and mostly
@@ -132,7 +144,11 @@ def direction_map(W_dec: Tensor, method: str = "pca", seed: int = 0, perplexity:
         seed: of t-SNE, whose picture depends on it.
         perplexity: of t-SNE: about how many neighbours count.
 
-    Whichever it is, ask `neighbours_kept` how much of the truth is on the map before you read anything off it.
+    Returns:
+        A row for every latent.
+
+    Raises:
+        InputError: an unknown method, or fewer than three directions.
     """
     check_axes("W_dec", W_dec, "n_latents", "d_in")
     if method not in METHODS:
@@ -151,9 +167,19 @@ def direction_map(W_dec: Tensor, method: str = "pca", seed: int = 0, perplexity:
 
 
 def neighbours_kept(W_dec: Tensor, places: pd.DataFrame, k: int = 10) -> float:
-    """Of each direction's k nearest, the share that is also among its k nearest on the map; chance is k / (n - 1).
+    """Of each direction's k nearest, the share that is also among its k nearest on the map; chance is k / (n -
+    1).
 
-    places: from `direction_map`, latent by latent.
+    Args:
+        W_dec: [n_latents, d_in].
+        places: from `direction_map`, latent by latent.
+        k: how many neighbours.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        InputError: a map of other directions, or as many neighbours as there are.
     """
     n = len(W_dec)
     if not 1 <= check_count(k, "k") < n or len(places) != n:

@@ -21,15 +21,19 @@ from solutions.errors import InputError
 class Illusion(NamedTuple):
     """What the label from the top examples is worth; n is the number of latents that fire often enough."""
 
-    latent: Tensor       # [n] int64, which latents these are
-    concept: Tensor      # [n] int64, the label: index of the concept that the top examples share
-    base: Tensor         # [n] share of all tokens on which that concept holds: what the label scores by chance
-    top: Tensor          # [n] share of the top examples on which it holds
-    by_interval: Tensor  # [n, intervals] share of each interval on which it holds, strongest interval first
-    n_tokens: Tensor     # [n, intervals] int64, tokens in each interval; the top examples are in none of them
+    latent: Tensor       #: [n] int64, which latents these are
+    concept: Tensor      #: [n] int64, the label; index of the concept that the top examples share
+    base: Tensor         #: [n] share of all tokens on which that concept holds; what the label scores by chance
+    top: Tensor          #: [n] share of the top examples on which it holds
+    by_interval: Tensor  #: [n, intervals] share of each interval on which it holds, strongest interval first
+    n_tokens: Tensor     #: [n, intervals] int64, tokens in each interval; the top examples are in none of them
 
     def table(self, concepts: Sequence[str]) -> pd.DataFrame:
-        """One row per latent, the largest fall from the top to the weakest interval first."""
+        """One row per latent, the largest fall from the top to the weakest interval first.
+
+        Args:
+            concepts: the names of the labels' columns.
+        """
         parts = {f"interval {i + 1}": column.tolist() for i, column in enumerate(self.by_interval.T)}
         frame = pd.DataFrame({
             "latent": self.latent.tolist(),
@@ -68,6 +72,9 @@ def illusion(
 
     Returns:
         One row for each latent that is left.
+
+    Raises:
+        InputError: tensors that do not fit together, or no latent is active often enough.
     """
     check_axes("features", features, "tokens", "latents")
     check_axes("labels", labels, "tokens", "concepts")
@@ -123,9 +130,22 @@ def _top(order: Tensor, k: int, texts: Tensor | None) -> Tensor:
 
 
 def best_label(share: Tensor, base: Tensor) -> int:
-    """The concept whose share beats its base rate by most, as a part of what is possible; among equals the rarest.
+    """The concept whose share beats its base rate by most, as a part of what is possible; among equals the
+    rarest.
 
-    share, base: [concepts], from 0 to 1. Returns the concept's index.
+    Args:
+        share: [concepts] among the examples, from 0 to 1.
+        base: [concepts] in the whole text, from 0 to 1.
+
+    Returns:
+        The concept's index.
+
+    Raises:
+        InputError: no two tensors [concepts].
+
+    Example:
+        >>> best_label(share=torch.tensor([0.9, 0.8]), base=torch.tensor([0.8, 0.1]))
+        1
     """
     check_axes("share", share, "concepts")
     check_axes("base", base, "concepts")

@@ -19,13 +19,23 @@ from solutions.errors import InputError, check_count
 
 class Probe(NamedTuple):
     """A linear classifier on standardised activations."""
-    weight: Tensor    # [classes, d]
-    bias: Tensor      # [classes]
-    mean: Tensor      # [d], of the training tokens
-    scale: Tensor     # [d], standard deviation of the training tokens
+    weight: Tensor    #: [classes, d]
+    bias: Tensor      #: [classes]
+    mean: Tensor      #: [d], of the training tokens
+    scale: Tensor     #: [d], standard deviation of the training tokens
 
     def predict(self, x: Tensor) -> Tensor:
-        """The likeliest class of each token, [tokens]. x: [tokens, d]."""
+        """The likeliest class of each token.
+
+        Args:
+            x: [tokens, d] activations.
+
+        Returns:
+            [tokens] int64.
+
+        Raises:
+            InputError: no [tokens, d].
+        """
         check_axes("x", x, "tokens", "d")
         return ((x.float() - self.mean) / self.scale @ self.weight.T + self.bias).argmax(1)
 
@@ -33,9 +43,26 @@ class Probe(NamedTuple):
 def fit_probe(x: Tensor, y: Tensor, n_classes: int, penalty: float = 1e-3, steps: int = 40) -> Probe:
     """Logistic regression from activations to classes.
 
-    x: [tokens, d]; y: [tokens] int, 0 to n_classes - 1; penalty: weight of the squared size of the weights
-    (on standardised inputs, beside the mean cross-entropy); steps: of L-BFGS at most.
     The same input gives the same probe: it starts at zero and draws nothing.
+
+    Args:
+        x: [tokens, d].
+        y: [tokens] int, 0 to n_classes - 1.
+        n_classes: how many classes there are.
+        penalty: weight of the squared size of the weights (on standardised inputs, beside the mean
+            cross-entropy).
+        steps: of L-BFGS at most.
+
+    Returns:
+        The probe.
+
+    Raises:
+        InputError: labels that do not fit the activations, or are no classes.
+
+    Example:
+        >>> x, y = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+        >>> fit_probe(x, y, n_classes=2).predict(torch.tensor([[-1.5], [1.5]]))
+        tensor([0, 1])
     """
     _check_labels(y, n_classes, x=x)
     x = x.float()
@@ -56,9 +83,25 @@ def fit_probe(x: Tensor, y: Tensor, n_classes: int, penalty: float = 1e-3, steps
 
 
 def balanced_accuracy(predicted: Tensor, y: Tensor) -> float:
-    """The share of tokens classified right, averaged over the classes that occur: chance is one over their number.
+    """The share of tokens classified right, averaged over the classes that occur: chance is one over their
+    number.
 
-    predicted, y: [tokens] int. Plain accuracy would reward always answering the commonest class.
+    Plain accuracy would reward always answering the commonest class.
+
+    Args:
+        predicted: [tokens] int, the guesses.
+        y: [tokens] int, the truth.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        InputError: no two tensors [tokens].
+
+    Example:
+        >>> y = torch.tensor([0, 0, 0, 1])
+        >>> balanced_accuracy(torch.zeros(4).long(), y)
+        0.5
     """
     check_axes("predicted", predicted, "tokens")
     check_axes("y", y, "tokens")
@@ -71,9 +114,23 @@ def balanced_accuracy(predicted: Tensor, y: Tensor) -> float:
 
 
 def split_documents(document: Tensor, share: float = 0.3, seed: int = 0) -> Tensor:
-    """Which tokens are kept for testing, [tokens] bool: whole documents, so no document is on both sides.
+    """Which tokens are kept for testing: whole documents, so no document is on both sides.
 
-    document: [tokens] int; share: of the documents, at least one.
+    Args:
+        document: [tokens] int, the document each token belongs to.
+        share: of the documents, at least one.
+        seed: draws which.
+
+    Returns:
+        [tokens] bool.
+
+    Raises:
+        InputError: no [tokens], fewer than two documents, or a share that is not between 0 and 1.
+
+    Example:
+        >>> document = torch.tensor([0, 0, 1, 1, 2])
+        >>> split_documents(document, share=0.3).sum() in (1, 2)
+        True
     """
     check_axes("document", document, "tokens")
     names = document.unique()
@@ -83,7 +140,19 @@ def split_documents(document: Tensor, share: float = 0.3, seed: int = 0) -> Tens
 
 
 def split_tokens(n: int, share: float = 0.3, seed: int = 0) -> Tensor:
-    """Which of n tokens are kept for testing, [n] bool, drawn one by one. Neighbours land on both sides: a leak."""
+    """Which of n tokens are kept for testing, drawn one by one. Neighbours land on both sides: a leak.
+
+    Args:
+        n: how many tokens there are.
+        share: of the tokens.
+        seed: draws which.
+
+    Returns:
+        [n] bool.
+
+    Raises:
+        InputError: fewer than two tokens, or a share that is not between 0 and 1.
+    """
     chosen = torch.randperm(check_count(n, "n"), generator=torch.Generator().manual_seed(seed))
     test = torch.zeros(n, dtype=torch.bool)
     test[chosen[: _part(n, share, "tokens")]] = True
@@ -98,9 +167,20 @@ def _part(n: int, share: float, what: str) -> int:
 
 
 def shuffle_labels(y: Tensor, document: Tensor, seed: int = 0) -> Tensor:
-    """The control: every document gets the label of another document, all its tokens the same, [tokens].
+    """The control: every document gets the label of another document, all its tokens the same.
 
-    y, document: [tokens] int. How often each label occurs among documents stays as it was.
+    How often each label occurs among documents stays as it was.
+
+    Args:
+        y: [tokens] int.
+        document: [tokens] int, the document each token belongs to.
+        seed: of the shuffle.
+
+    Returns:
+        [tokens] int.
+
+    Raises:
+        InputError: tensors that do not fit together, or a document with several labels.
     """
     check_axes("y", y, "tokens")
     check_axes("document", document, "tokens")
@@ -117,9 +197,21 @@ def shuffle_labels(y: Tensor, document: Tensor, seed: int = 0) -> Tensor:
 
 
 def guess_by_token(ids: Tensor, y: Tensor, test: Tensor, n_classes: int, n_vocabulary: int) -> Tensor:
-    """Guess the class from the token alone: in which class is it commonest? Returns the guesses [test tokens].
+    """Guess the class from the token alone: in which class is it commonest? A dictionary, learnt on the other
+    tokens.
 
-    ids, y: [tokens] int; test: [tokens] bool. A dictionary, learnt on the other tokens.
+    Args:
+        ids: [tokens] int.
+        y: [tokens] int, the classes.
+        test: [tokens] bool, the tokens to guess; it learns from the others.
+        n_classes: how many classes there are.
+        n_vocabulary: how many ids there are.
+
+    Returns:
+        [test tokens] int64, the guesses.
+
+    Raises:
+        InputError: tensors that do not fit together.
     """
     return _token_scores(ids, y, test, n_classes, n_vocabulary)[test].argmax(1)
 
@@ -127,11 +219,24 @@ def guess_by_token(ids: Tensor, y: Tensor, test: Tensor, n_classes: int, n_vocab
 def guess_by_bag(
     ids: Tensor, y: Tensor, test: Tensor, document: Tensor, n_classes: int, n_vocabulary: int
 ) -> Tensor:
-    """Guess the class from all tokens of the document read so far, order ignored. Returns [test tokens].
+    """Guess the class from all tokens of the document read so far, order ignored.
 
     Naive Bayes: the token lookup's evidence, added up from the document's first token to this one. It may
-    look as far back as the model can, but knows nothing of language. ids, y, document: [tokens] int, in
-    reading order; test: [tokens] bool.
+    look as far back as the model can, but knows nothing of language.
+
+    Args:
+        ids: [tokens] int, in reading order.
+        y: [tokens] int, the classes.
+        test: [tokens] bool, the tokens to guess; it learns from the others.
+        document: [tokens] int, the document each token belongs to.
+        n_classes: how many classes there are.
+        n_vocabulary: how many ids there are.
+
+    Returns:
+        [test tokens] int64, the guesses.
+
+    Raises:
+        InputError: tensors that do not fit together.
     """
     check_axes("document", document, "tokens")
     same_length(ids=ids, document=document)

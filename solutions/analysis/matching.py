@@ -30,9 +30,9 @@ OWN_DICE = 0x5EED_0000
 
 class Matching(NamedTuple):
     """One-to-one pairs of directions of a and b, as many as the smaller of the two has."""
-    a: Tensor        # [pairs] int64, ascending: the direction of a
-    b: Tensor        # [pairs] int64: its partner in b
-    cosine: Tensor   # [pairs]: the cosine of the two
+    a: Tensor        #: [pairs] int64, ascending; the direction of a
+    b: Tensor        #: [pairs] int64: its partner in b
+    cosine: Tensor   #: [pairs]: the cosine of the two
 
     @property
     def mean(self) -> float:
@@ -44,7 +44,11 @@ class Matching(NamedTuple):
         return self.cosine.mean().item()
 
     def share(self, at: float = SHARED) -> float:
-        """The share of pairs with a cosine of at least `at`: the latents that both dictionaries have."""
+        """The share of pairs with a cosine of at least `at`: the latents that both dictionaries have.
+
+        Args:
+            at: the cosine from which on two latents count as the same.
+        """
         return (self.cosine >= at).float().mean().item()
 
     def table(self) -> pd.DataFrame:
@@ -54,9 +58,19 @@ class Matching(NamedTuple):
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of every direction of a with every direction of b, [n_a, n_b]. a: [n_a, d]; b: [n_b, d].
+    """Cosine of every direction of a with every direction of b.
 
     A direction of length zero has no direction: its cosines are 0.
+
+    Args:
+        a: [n_a, d].
+        b: [n_b, d].
+
+    Returns:
+        [n_a, n_b], from -1 to 1.
+
+    Raises:
+        InputError: not two matrices of one width.
     """
     a, b = _pair(a, b)
     return _unit(a) @ _unit(b).T
@@ -73,9 +87,17 @@ def match_latents(a: Tensor, b: Tensor) -> Matching:
         a: [n_a, d] directions, for example `W_dec` of an SAE.
         b: [n_b, d] directions in the same space.
 
+    Returns:
+        The pairs and their cosines.
+
     Raises:
         InputError: not two matrices of one width, or too large; then draw a sample of a, or use
             `max_cosines`, which needs no matching.
+
+    Example:
+        >>> a = torch.eye(3)
+        >>> match_latents(a, a[[2, 0, 1]]).mean
+        1.0
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -93,6 +115,17 @@ def max_cosines(a: Tensor, b: Tensor, at_once: int = 2048) -> Tensor:
 
     Its mean is the mean max cosine similarity, MMCS (Sharkey et al. 2022). It is not symmetric: with the truth as
     a it asks how much of the truth was found, with the truth as b how much of what was found is true.
+
+    Args:
+        a: [n_a, d].
+        b: [n_b, d].
+        at_once: rows of `a` compared at a time.
+
+    Returns:
+        [n_a], from -1 to 1.
+
+    Raises:
+        InputError: not two matrices of one width.
     """
     a, b = _pair(a, b)
     b = _unit(b)
@@ -104,6 +137,17 @@ def chance_of_match(a: Tensor, b: Tensor, seed: int = 0) -> Matching:
 
     In few dimensions, or among many directions, the best partner of even a random direction is not far. Subtract it
     in your mind from every cosine that you read.
+
+    Args:
+        a: [n_a, d] directions.
+        b: [n_b, d] directions, of which only the number counts.
+        seed: of the random directions.
+
+    Returns:
+        The matching.
+
+    Raises:
+        InputError: as for `match_latents`.
     """
     a, b = _pair(a, b)
     # The dice of this course's SAEs, thrown with a small seed for a decoder of the same shape, would give the very
@@ -114,7 +158,18 @@ def chance_of_match(a: Tensor, b: Tensor, seed: int = 0) -> Matching:
 def recovered(found: Tensor, truth: Tensor, at: float = 0.9) -> float:
     """The share of true directions with a partner of cosine `at` or more in a one-to-one matching.
 
-    found: [n, d]; truth: [features, d]. Where there are fewer found than true directions, the rest count as missed.
+    Where there are fewer found than true directions, the rest count as missed.
+
+    Args:
+        found: [n, d].
+        truth: [features, d].
+        at: the cosine from which on a direction counts as found.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        InputError: as for `match_latents`.
     """
     matched = match_latents(truth, found)
     return (matched.cosine >= at).sum().item() / len(truth)
@@ -125,6 +180,16 @@ def arrange(found: Tensor, truth: Tensor) -> Tensor:
 
     `cosines(truth, found[arrange(found, truth)])` shows a dictionary that found everything as a bright diagonal.
     First come the partners of truth 0, 1, 2, …, then those without a partner, in their old order.
+
+    Args:
+        found: [n, d] directions.
+        truth: [features, d] directions.
+
+    Returns:
+        [n] int64, rows of `found` in their new order.
+
+    Raises:
+        InputError: as for `match_latents`.
     """
     partners = match_latents(truth, found).b
     rest = torch.ones(len(found), dtype=torch.bool)

@@ -15,41 +15,56 @@ from solutions.errors import InputError
 
 class Example(NamedTuple):
     """A stretch of text around one token on which a latent fires."""
-    tokens: list[str]          # the token in the middle and its neighbours
-    activations: list[float]   # one per token
-    peak: int                  # where in `tokens` the chosen token stands
-    text: int                  # which text it comes from
-    position: int              # where in that text
+    tokens: list[str]          #: the token in the middle and its neighbours
+    activations: list[float]   #: one per token
+    peak: int                  #: where in `tokens` the chosen token stands
+    text: int                  #: which text it comes from
+    position: int              #: where in that text
 
 
 class Interval(NamedTuple):
     """The active tokens whose activation lies in (low, high]; the lowest interval includes its lower end."""
-    low: float
-    high: float
-    n_tokens: int
-    examples: list[Example]
+    low: float               #: in units of the activations
+    high: float              #: in units of the activations
+    n_tokens: int            #: active tokens in it
+    examples: list[Example]  #: some of them
 
 
 class FeaturePage(NamedTuple):
     """All that a dashboard shows about one latent."""
-    latent: int
-    n_tokens: int                      # tokens looked at, BOS and padding not among them
-    n_active: int
-    density: float                     # n_active / n_tokens
-    maximum: float                     # strongest activation seen
-    counts: list[int]                  # histogram of the active tokens
-    edges: list[float]                 # one more than counts
-    intervals: list[Interval]          # strongest first
-    positive: list[tuple[str, float]]  # tokens whose logit the decoder direction raises most
-    negative: list[tuple[str, float]]  # and lowers most
+    latent: int                        #: its number
+    n_tokens: int                      #: tokens looked at, BOS and padding not among them
+    n_active: int                      #: tokens on which it is active
+    density: float                     #: n_active / n_tokens
+    maximum: float                     #: strongest activation seen
+    counts: list[int]                  #: histogram of the active tokens
+    edges: list[float]                 #: one more than counts
+    intervals: list[Interval]          #: strongest first
+    positive: list[tuple[str, float]]  #: tokens whose logit the decoder direction raises most
+    negative: list[tuple[str, float]]  #: and lowers most
     # What takes all latents at once to know; a `FeatureIndex` fills it in.
-    neighbours: Sequence[tuple[int, float]] = ()  # latents with similar decoder directions, and the cosine
-    companions: Sequence[tuple[int, float]] = ()  # latents active on the same tokens, and the Jaccard index
-    concept: dict[str, Any] | None = None  # best concept: name, precision, recall, f1, lookup_f1
+    neighbours: Sequence[tuple[int, float]] = ()  #: latents with similar decoder directions, and the cosine
+    companions: Sequence[tuple[int, float]] = ()  #: latents active on the same tokens, and the Jaccard index
+    concept: dict[str, Any] | None = None  #: best concept, with name, precision, recall, f1, lookup_f1
 
 
 def interval_edges(active: Tensor, n_intervals: int) -> list[float]:
-    """Ends of n intervals with equally many of the active values each, lowest first; equal ends merge."""
+    """Ends of intervals with equally many of the active values each.
+
+    Args:
+        active: [active tokens] activations above zero.
+        n_intervals: how many.
+
+    Returns:
+        n + 1 numbers, lowest first; equal ends merge, so there may be fewer.
+
+    Raises:
+        InputError: no values, or no interval.
+
+    Example:
+        >>> interval_edges(torch.tensor([1.0, 2.0, 3.0, 4.0]), 2)
+        [1.0, 2.5, 4.0]
+    """
     check_axes("active", active, "active tokens")
     if n_intervals < 1:
         raise InputError(f"n_intervals: expected 1 or more, got {n_intervals}.")
@@ -79,11 +94,28 @@ def feature_page(
 ) -> FeaturePage:
     """Gather what a feature dashboard shows, from one latent's activations on a set of texts.
 
-    activations: [texts, positions]; mask: the same shape, True on the tokens that count (no BOS, no padding);
-    str_tokens: for each text its tokens as strings, as far as the mask reaches; logits: from `logit_effects`.
     Examples of the strongest interval are the top ones; those of the others are drawn at random from their
     interval: the top alone makes almost anything look clean (Bolukbasi et al. 2021). Bricken et al. 2023 show
     examples by interval for the same reason. At most one example a text, and no words twice in an interval.
+
+    Args:
+        activations: [texts, positions] of the latent.
+        mask: [texts, positions] bool, True on the tokens that count (no BOS, no padding).
+        str_tokens: for each text its tokens as strings, as far as the mask reaches.
+        latent: its number.
+        logits: from `logit_effects`.
+        n_intervals: intervals of activation, with equally many active tokens each.
+        per_interval: examples of each.
+        n_bins: of the histogram.
+        before: tokens shown before the one in question.
+        after: tokens shown after the one in question.
+        seed: of the draw.
+
+    Returns:
+        The page, to be shown by `solutions.visualization.show_page` or `dashboard`.
+
+    Raises:
+        InputError: a mask of another shape, or one that leaves nothing.
     """
     check_axes("activations", activations, "texts", "positions")
     if mask.shape != activations.shape or mask.dtype != torch.bool:
@@ -219,11 +251,26 @@ def logit_effects(
 ) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
     """The tokens whose logits a direction raises and lowers most when added to the last residual stream.
 
-    direction: [d_model], for a latent its decoder row; unembed: [d_model, vocabulary]; gain: [d_model], the
-    weight of the last normalisation when it has not been folded into `unembed`.
-    Returns (positive, negative), each k pairs of token and logit, strongest first. The mean over the
-    vocabulary is taken off: adding one constant to every logit changes no prediction. This is the direct
-    path only ("logit lens", nostalgebraist 2020): what later layers make of the direction does not show.
+    The mean over the vocabulary is taken off: adding one constant to every logit changes no prediction. This
+    is the direct path only ("logit lens", nostalgebraist 2020): what later layers make of the direction does
+    not show.
+
+    Args:
+        direction: [d_model], for a latent its decoder row.
+        unembed: [d_model, vocabulary].
+        vocabulary: every token as text.
+        k: how many of each.
+        gain: [d_model], the weight of the last normalisation when it has not been folded into `unembed`.
+
+    Returns:
+        (positive, negative), each k pairs of token and logit, strongest first.
+
+    Raises:
+        InputError: tensors that do not fit together.
+
+    Example:
+        >>> logit_effects(torch.tensor([2.0]), torch.tensor([[1.0, -1.0, 0.0]]), ["yes", "no", "well"], k=1)
+        ([('yes', 2.0)], [('no', -2.0)])
     """
     check_axes("direction", direction, "d_model")
     check_axes("unembed", unembed, "d_model", "vocabulary")

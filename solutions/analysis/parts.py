@@ -28,11 +28,23 @@ PARTS = {"attention": ("hook_attn_out", "hook_resid_pre"), "MLP": ("hook_mlp_out
 def replacement_cost(
     model: TransformerBridge, tokens: Tokens, values: Mapping[str, Tensor], bos: bool = False, batch_size: int = 32
 ) -> float:
-    """How much worse the model predicts when something else stands at some hook points, in nats per token.
+    """How much worse the model predicts when something else stands at some hook points.
 
-    values: hook name to what is to stand there on every token, [d]: its mean ("mean ablation"), or zeros. All hook
-    points are replaced in the same run. bos: replace it on BOS, too. By default BOS keeps its own activation,
-    so that what is measured is the loss of what these places say about the text.
+    All hook points are replaced in the same run.
+
+    Args:
+        model: a loaded model.
+        tokens: from `tokenize`.
+        values: hook name to what is to stand there on every token, [d]: its mean ("mean ablation"), or zeros.
+        bos: replace it on BOS, too. By default BOS keeps its own activation, so that what is measured is the
+            loss of what these places say about the text.
+        batch_size: rows that go through the model at once.
+
+    Returns:
+        Nats per token.
+
+    Raises:
+        InputError: an unknown hook point, or something that is no vector.
     """
     tokens = as_tokens(model, tokens)
     check_hooks(model, list(values))
@@ -64,11 +76,17 @@ def _losses(
 def parts_of_layers(model: TransformerBridge, tokens: Tokens) -> pd.DataFrame:
     """What attention and MLP of each layer write, one row for each part, in the order in which they write.
 
-    Returns columns part (its name), layer, kind ("attention" or "MLP"), hook (where what it writes can be read),
-    stream (mean length of the residual stream just before, model units), writes (mean length of what the part
-    adds), along (mean cosine of the two: above 0 it strengthens what is there, below 0 it erases) and cost (nats
-    per token lost when the part says the same on every token, its mean: `replacement_cost`). BOS and padding
-    are left out.
+    BOS and padding are left out.
+
+    Args:
+        model: a loaded model.
+        tokens: from `tokenize`.
+
+    Returns:
+        part (its name), layer, kind ("attention" or "MLP"), hook (where what it writes can be read), stream
+        (mean length of the residual stream just before, model units), writes (mean length of what the part
+        adds), along (mean cosine of the two: above 0 it strengthens what is there, below 0 it erases) and
+        cost (nats per token lost when the part says the same on every token, its mean: `replacement_cost`).
     """
     tokens, rows = as_tokens(model, tokens), []
     clean = _losses(model, tokens, {})

@@ -14,9 +14,9 @@ from solutions.errors import InputError
 class Promises(NamedTuple):
     """For each latent that fires often enough: does the text go on as its logit effects say?"""
 
-    latent: Tensor    # [n] int64, which latents these are
-    own: Tensor       # [n] share of its tokens that are followed by one of the tokens it promotes most
-    borrowed: Tensor  # [n] the same with the list of another latent: what any list would score
+    latent: Tensor    #: [n] int64, which latents these are
+    own: Tensor       #: [n] share of its tokens that are followed by one of the tokens it promotes most
+    borrowed: Tensor  #: [n] the same with the list of another latent; what any list would score
 
 
 def promises_kept(
@@ -42,6 +42,12 @@ def promises_kept(
         k: how many promoted tokens count.
         gain: [d_model], the weight of the last normalisation when it is not folded into `unembed`.
         min_active: latents active on fewer tokens than this (with a token after them) are left out.
+
+    Returns:
+        The shares, the latent's own and with another latent's list.
+
+    Raises:
+        InputError: tensors that do not fit together, or fewer than two latents that are active often enough.
     """
     check_axes("features", features, "tokens", "latents")
     check_axes("following", following, "tokens")

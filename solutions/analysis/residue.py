@@ -18,8 +18,8 @@ from solutions.errors import InputError
 class ConceptProbes(NamedTuple):
     """How well linear probes tell tokens with a concept from those without, on texts they were not trained on."""
 
-    concept: Tensor  # [n] int64, the concepts common enough to be tested
-    auc: Tensor      # [n] area under the ROC curve: 1 always right, 0.5 guessing
+    concept: Tensor  #: [n] int64, the concepts common enough to be tested
+    auc: Tensor      #: [n] area under the ROC curve; 1 always right, 0.5 guessing
 
 
 def probe_concepts(
@@ -44,6 +44,9 @@ def probe_concepts(
 
     Returns:
         The area under the ROC curve of every concept that could be tested.
+
+    Raises:
+        InputError: tensors that do not fit together, a single text, or no concept that is common enough.
     """
     check_axes("x", x, "tokens", "d")
     check_axes("labels", labels, "tokens", "concepts")
@@ -72,9 +75,22 @@ def probe_concepts(
 
 
 def roc_auc(scores: Tensor, positive: Tensor) -> Tensor:
-    """Chance that a random positive scores higher than a random negative; a tie counts half (Mann & Whitney 1947).
+    """Chance that a random positive scores higher than a random negative; a tie counts half (Mann & Whitney
+    1947).
 
-    scores: [n]; positive: [n] bool, with at least one of each. Returns a scalar from 0 to 1.
+    Args:
+        scores: [n].
+        positive: [n] bool, with at least one of each.
+
+    Returns:
+        0-d, from 0 to 1.
+
+    Raises:
+        InputError: tensors that do not fit together, or only one of the two kinds.
+
+    Example:
+        >>> roc_auc(torch.tensor([0.1, 0.4, 0.35]), torch.tensor([False, True, True]))
+        tensor(1., dtype=torch.float64)
     """
     check_axes("scores", scores, "n")
     check_axes("positive", positive, "n")

@@ -17,6 +17,18 @@ def reconstruction_bias(x: Tensor, x_hat: Tensor) -> float:
     Args:
         x: [tokens, d] activations, BOS and padding left out.
         x_hat: [tokens, d] their reconstructions.
+
+    Returns:
+        γ, no unit.
+
+    Raises:
+        InputError: not two tensors of one shape, or reconstructions that have nothing in common with the
+            activations.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [3.0, 2.0]])
+        >>> round(reconstruction_bias(x, x.mean(0) + 0.5 * (x - x.mean(0))), 3)
+        0.5
     """
     if x.shape != x_hat.shape or x.ndim != 2:
         raise InputError(f"expected two tensors of one shape [tokens, d], got {list(x.shape)} and {list(x_hat.shape)}.")

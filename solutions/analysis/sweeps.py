@@ -137,14 +137,15 @@ def settings() -> list[Setting]:
 class Bench(NamedTuple):
     """A model, activations to train on, and labelled text to measure on. The same for every run."""
     model: TransformerBridge
-    target: Target
-    store: ActivationStore
-    world: LabelledTexts
-    x: Tensor            # [tokens, d_in] of the labelled texts, BOS left out
-    labels: Tensor       # [tokens, concepts] bool
-    ids: Tensor          # [tokens]
-    test: Tensor         # [tokens] bool: measured on; the others choose which latent stands for a concept
-    spliced: Tokens      # some of the texts, for ΔCE
+    """What is studied."""
+    target: Target          #: the same by name, and where in it
+    store: ActivationStore  #: activations to train on
+    world: LabelledTexts    #: text to measure on
+    x: Tensor               #: [tokens, d_in] of the labelled texts, BOS left out
+    labels: Tensor          #: [tokens, concepts] bool
+    ids: Tensor             #: [tokens]
+    test: Tensor            #: [tokens] bool: measured on; the others choose which latent stands for a concept
+    spliced: Tokens         #: some of the texts, for ΔCE
 
 
 def make_bench(folder: Path, target: Target | None = None, model: TransformerBridge | None = None,
@@ -233,8 +234,8 @@ def row_of(setting: Setting, trained: TrainedSAE, bench: Bench) -> dict[str, Any
 
 class StoredRuns(NamedTuple):
     """What `stored_runs` reads."""
-    table: pd.DataFrame       # a row for each trained SAE; `value` is text, because a control is no number
-    about: dict[str, Any]     # plan, texts, versions, baselines
+    table: pd.DataFrame       #: a row for each trained SAE; `value` is text, because a control is no number
+    about: dict[str, Any]     #: plan, texts, versions, baselines
 
     def sparsity(self) -> pd.DataFrame:
         """The rows that compare kinds of SAE along their sparsity, `value` as a number."""

@@ -13,11 +13,23 @@ from solutions.errors import InputError
 
 
 def top_features(features: Tensor, str_tokens: Sequence[str], k: int = 5) -> pd.DataFrame:
-    """The k strongest latents on every token, strongest first.
+    """The strongest latents on every token, strongest first.
 
-    features: [tokens, latents]; str_tokens: the same tokens as text.
-    Returns one row per token and rank with columns position, token, rank, latent, activation. Latents that
-    are not active are left out, so a token may have fewer than k rows.
+    Args:
+        features: [tokens, latents].
+        str_tokens: the same tokens as text.
+        k: how many of each token.
+
+    Returns:
+        A row for each token and rank, with position, token, rank, latent, activation. Latents that are not
+        active are left out, so a token may have fewer than k rows.
+
+    Raises:
+        InputError: the two do not fit together, or more latents than there are.
+
+    Example:
+        >>> top_features(torch.tensor([[0.0, 2.0], [1.0, 3.0]]), ["A", "B"], k=1)["latent"].tolist()
+        [1, 1]
     """
     check_axes("features", features, "tokens", "latents")
     same_length(features=features, str_tokens=str_tokens)
@@ -34,14 +46,37 @@ def top_features(features: Tensor, str_tokens: Sequence[str], k: int = 5) -> pd.
 
 
 def density(features: Tensor) -> Tensor:
-    """Share of tokens on which each latent is active, [latents], between 0 and 1."""
+    """Share of tokens on which each latent is active, [latents], between 0 and 1.
+
+    Args:
+        features: [tokens, latents].
+
+    Returns:
+        [latents] float32.
+
+    Raises:
+        InputError: no [tokens, latents].
+    """
     return (check_axes("features", features, "tokens", "latents") > 0).float().mean(0)
 
 
 def activity_by_text(features: Sequence[Tensor]) -> Tensor:
-    """The strongest activation of each latent in each text, [texts, latents].
+    """The strongest activation of each latent in each text. A latent that never fires in a text scores 0 there.
 
-    features: one [tokens, latents] tensor per text. A latent that never fires in a text scores 0 there.
+    Args:
+        features: one [tokens, latents] tensor per text.
+
+    Returns:
+        [texts, latents].
+
+    Raises:
+        InputError: an empty list, or a tensor of another shape.
+
+    Example:
+        >>> one, two = torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+        >>> activity_by_text([one, two])
+        tensor([[1., 2.],
+                [0., 3.]])
     """
     if len(features) == 0:
         raise InputError("features: expected one [tokens, latents] tensor per text, got an empty list.")
@@ -51,12 +86,20 @@ def activity_by_text(features: Sequence[Tensor]) -> Tensor:
 def contrast(with_it: Tensor, without_it: Tensor, k: int = 10) -> pd.DataFrame:
     """The latents that tell two groups of texts apart, best first.
 
-    with_it, without_it: [texts, latents] from `activity_by_text`. Texts in the same row form a pair, so
-    both groups must have the same number of texts.
-    Returns columns latent, difference (mean of the paired differences, activation units), with_it and
-    without_it (share of the texts in which the latent is active) and consistent (share of pairs in which
-    the first text has more).
     Ranked by consistency, then by difference: one loud text must not decide.
+
+    Args:
+        with_it: [texts, latents] from `activity_by_text`.
+        without_it: the same for the other group. Texts in the same row form a pair.
+        k: how many rows at most.
+
+    Returns:
+        latent, difference (mean of the paired differences, activation units), with_it and without_it (share
+        of the texts in which the latent is active) and consistent (share of pairs in which the first text has
+        more).
+
+    Raises:
+        InputError: groups of different sizes.
     """
     check_axes("with_it", with_it, "texts", "latents")
     check_axes("without_it", without_it, "texts", "latents")
@@ -76,9 +119,22 @@ def contrast(with_it: Tensor, without_it: Tensor, k: int = 10) -> pd.DataFrame:
 def concept_scores(features: Tensor, concept: Tensor, threshold: float = 0.0) -> pd.DataFrame:
     """How well "this latent is above the threshold" predicts "this concept holds here", for every latent.
 
-    features: [tokens, latents]; concept: [tokens] bool.
-    Returns latent, precision (of the tokens where it fires, how many have the concept), recall (of the
-    tokens with the concept, on how many it fires) and f1 (their harmonic mean), best F1 first.
+    Args:
+        features: [tokens, latents].
+        concept: [tokens] bool.
+        threshold: in units of the activations.
+
+    Returns:
+        latent, precision (of the tokens where it fires, how many have the concept), recall (of the tokens
+        with the concept, on how many it fires) and f1 (their harmonic mean), best F1 first.
+
+    Raises:
+        InputError: the two do not fit together.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 3.0]])
+        >>> concept_scores(features, torch.tensor([False, True, True])).iloc[0].to_dict()
+        {'latent': 1.0, 'precision': 1.0, 'recall': 1.0, 'f1': 1.0}
     """
     check_axes("features", features, "tokens", "latents")
     check_axes("concept", concept, "tokens")
@@ -91,10 +147,19 @@ def concept_scores(features: Tensor, concept: Tensor, threshold: float = 0.0) ->
 def concepts_of(
     activations: Tensor, labels: Tensor, concepts: Sequence[str], threshold: float = 0.0
 ) -> pd.DataFrame:
-    """Which concept one latent stands for: the same scores, for one latent and every concept.
+    """Which concept one latent stands for: the scores of `concept_scores`, for one latent and every concept.
 
-    activations: [tokens]; labels: [tokens, concepts] bool; concepts: their names.
-    Returns concept, precision, recall, f1, best F1 first.
+    Args:
+        activations: [tokens] of the latent.
+        labels: [tokens, concepts] bool.
+        concepts: their names.
+        threshold: in units of the activations.
+
+    Returns:
+        concept, precision, recall, f1, best F1 first.
+
+    Raises:
+        InputError: the three do not fit together.
     """
     check_axes("activations", activations, "tokens")
     check_axes("labels", labels, "tokens", "concepts")

@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 
 
 def latent_activations(sae: SAE, acts: Tensor, latents: Sequence[int], rows: int = 16) -> Tensor:
-    """A few latents on many texts, [texts, positions, len(latents)], without holding all latents at once.
+    """A few latents on many texts, without holding all latents at once.
 
-    sae: a SAELens SAE; acts: [texts, positions, d_in] at its hook point; rows: texts encoded at a time. All
-    latents of 100,000 tokens would take 10 GB for the SAE of GPT-2 small.
+    All latents of 100,000 tokens would take 10 GB for the SAE of GPT-2 small.
+
+    Args:
+        sae: a SAELens SAE.
+        acts: [texts, positions, d_in] at its hook point.
+        latents: their numbers.
+        rows: texts encoded at a time.
+
+    Returns:
+        [texts, positions, len(latents)].
+
+    Raises:
+        InputError: there is no such latent, or activations of another shape.
     """
     check_axes("acts", acts, "texts", "positions", "d_in")
     wanted = list(latents)
@@ -35,15 +46,31 @@ def latent_activations(sae: SAE, acts: Tensor, latents: Sequence[int], rows: int
 
 class LabelledTexts(NamedTuple):
     """Texts of the embedded world as tokens, with the concepts that hold on each token."""
-    tokens: Tokens
-    labels: Tensor               # [texts, positions, concepts] bool; False on BOS and padding
-    concepts: tuple[str, ...]
+    tokens: Tokens               #: a row for each text
+    labels: Tensor               #: [texts, positions, concepts] bool; False on BOS and padding
+    concepts: tuple[str, ...]    #: their names
 
 
 def labelled_texts(model: TransformerBridge, n: int, split: str = "test") -> LabelledTexts:
     """The first n texts of the embedded world, tokenised for `model`, with ground truth for every token.
 
     Any byte-level tokenizer will do, GPT-2's too. Texts longer than the context are cut.
+
+    Args:
+        model: a loaded model.
+        n: how many.
+        split: "train", "probe" or "test".
+
+    Returns:
+        The tokens, their labels, and the concepts' names.
+
+    Raises:
+        InputError: no texts are asked for, or there is no such split.
+
+    Example:
+        >>> some = labelled_texts(model, 3)
+        >>> some.labels.shape == (*some.tokens.ids.shape, len(some.concepts))
+        True
     """
     if split not in SEEDS or n < 1:
         raise InputError(f"Expected n of 1 or more and a split of {', '.join(SEEDS)}; got {n} and {split!r}.")

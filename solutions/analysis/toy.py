@@ -14,10 +14,10 @@ from solutions.errors import InputError
 
 class ToyModels(NamedTuple):
     """Small models trained to carry n features through fewer dimensions, one per probability."""
-    probability: list[float]   # how often each feature is present
-    W: Tensor                  # [models, hidden, features]: column i is where feature i is put
-    bias: Tensor               # [models, features]
-    loss: list[float]          # mean squared error per feature at the end
+    probability: list[float]   #: how often each feature is present
+    W: Tensor                  #: [models, hidden, features]: column i is where feature i is put
+    bias: Tensor               #: [models, features]
+    loss: list[float]          #: mean squared error per feature at the end
 
 
 def toy_superposition(
@@ -30,9 +30,23 @@ def toy_superposition(
 ) -> ToyModels:
     """Train x' = ReLU(Wᵀ W x + b) to give its input back through a bottleneck, once per probability.
 
-    Each feature is absent (0) or, with the given probability, present with a strength drawn from 0 to 1.
-    All features matter equally but for a slight order (0.9 to the power of the index) that settles ties.
-    Source: Elhage et al. 2022, "Toy Models of Superposition", section "Demonstrating superposition".
+    Each feature is absent (0) or, with the given probability, present with a strength drawn from 0 to 1. All
+    features matter equally but for a slight order (0.9 to the power of the index) that settles ties. Source:
+    Elhage et al. 2022, "Toy Models of Superposition", section "Demonstrating superposition".
+
+    Args:
+        probabilities: of a feature's being there, one for each model.
+        n_features: how many features each model has to carry.
+        n_hidden: through so many dimensions.
+        steps: of training.
+        batch: inputs in a step.
+        seed: of the weights and the inputs.
+
+    Returns:
+        The models and their losses.
+
+    Raises:
+        InputError: probabilities that are none.
     """
     if not probabilities or not all(0 < p <= 1 for p in probabilities):
         raise InputError(f"probabilities: expected numbers above 0 and up to 1, got {list(probabilities)}.")
@@ -56,7 +70,17 @@ def toy_superposition(
 
 
 def interference(directions: Tensor) -> Tensor:
-    """Cosine of every direction with every other, [n, n], the diagonal set to zero. directions: [n, d]."""
+    """Cosine of every direction with every other, the diagonal set to zero.
+
+    Args:
+        directions: [n, d].
+
+    Returns:
+        [n, n], from -1 to 1.
+
+    Raises:
+        InputError: no [n, d].
+    """
     check_axes("directions", directions, "n", "d")
     unit = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return (unit @ unit.T).fill_diagonal_(0.0)

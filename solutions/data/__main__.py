@@ -14,7 +14,7 @@ import argparse
 import sys
 
 from solutions.data import DTYPES, ActivationStore, open_texts
-from solutions.errors import CourseError
+from solutions.errors import CourseError, in_a_shell
 
 
 def harvest_command(options: argparse.Namespace) -> None:
@@ -75,12 +75,19 @@ def verify_command(options: argparse.Namespace) -> None:
     print(f"{len(store.manifest['shards'])} shards, {store.n_bytes / 1e6:,.1f} MB: every checksum is right.")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str = "python -m solutions.data") -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m solutions.data", description="Activation stores from the shell.")
+    top = argparse.ArgumentParser(prog=program, description="Activation stores from the shell.")
     commands = top.add_subparsers(required=True, metavar="harvest | info | verify")
 
-    new = commands.add_parser("harvest", help="fill a store with a model's activations")
+    text = "fill a store with a model's activations"
+    more = f"""{text.capitalize()}: every text runs through the model once, and what flows through it is kept.
+
+    {program} harvest --out scratch/store --documents 2000
+
+A harvest that was stopped, by Ctrl-C or by a power cut, goes on when the same line is given again."""
+    new = commands.add_parser("harvest", help=text, description=more,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     new.set_defaults(run=harvest_command)
     new.add_argument("--out", required=True, metavar="FOLDER", help="the store's folder")
     new.add_argument("--target", help="what is studied; by default what MONOSEMANTIC_TARGET says, else smallworld")
@@ -111,13 +118,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "python -m solutions.data") -> int:
     """Do what the command line says. Returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
-    options = parser().parse_args(arguments)
+    options = parser(program).parse_args(arguments)
     try:
         options.run(options)
     except CourseError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(in_a_shell(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. The same line goes on where this one was.", file=sys.stderr)

@@ -14,34 +14,52 @@ from solutions.errors import InputError, check_tensor
 class Normalisation(NamedTuple):
     """What activations look like, and how to bring them to a size that does not depend on the model.
 
-    Attributes:
-        mean: [d] float32 mean of each dimension.
-        variance: [d] float32 variance of each dimension (divided by n, as in `x.var(0, correction=0)`).
-        mean_norm: mean length of a token's vector.
-        n: how many tokens were counted.
-
     SAEs for several models share their hyperparameters when every model's vectors are scaled by one number,
     `scale`, to the mean length sqrt(d) (SAELens calls this `expected_average_only_in`).
     """
 
-    mean: Tensor
-    variance: Tensor
-    mean_norm: float
-    n: int
+    mean: Tensor      #: [d] float32 mean of each dimension
+    variance: Tensor  #: [d] float32 variance of each dimension, divided by n as in `x.var(0, correction=0)`
+    mean_norm: float  #: mean length of a token's vector
+    n: int            #: how many tokens were counted
 
     @property
     def scale(self) -> float:
-        """The number c for which c·x has the mean length sqrt(d)."""
+        """The number c for which c·x has the mean length sqrt(d).
+
+        Raises:
+            InputError: all activations are zero.
+        """
         if not self.mean_norm > 0:
             raise InputError("these activations are all zero: no scale gives them a length.")
         return len(self.mean) ** 0.5 / self.mean_norm
 
     def apply(self, x: Tensor) -> Tensor:
-        """Activations [..., d] as the model gives them → scaled."""
+        """Activations [..., d] as the model gives them → scaled.
+
+        Args:
+            x: [..., d].
+
+        Returns:
+            [..., d], as long as before times `scale`.
+
+        Raises:
+            InputError: another width.
+        """
         return check_tensor(x, "x", last=len(self.mean)) * self.scale
 
     def undo(self, x: Tensor) -> Tensor:
-        """Scaled activations [..., d] → as the model gives them."""
+        """Scaled activations [..., d] → as the model gives them.
+
+        Args:
+            x: [..., d].
+
+        Returns:
+            [..., d], as long as before divided by `scale`.
+
+        Raises:
+            InputError: another width.
+        """
         return check_tensor(x, "x", last=len(self.mean)) / self.scale
 
     def fold_into(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -52,8 +70,11 @@ class Normalisation(NamedTuple):
                 whatever else it has (`threshold`, ...).
 
         Returns:
-            New weights. With them `encode(x)` gives what `encode(apply(x))` gave: latents keep their size,
-            so `b_enc` and thresholds stay. `decode` gives `undo` of what it gave.
+            New weights. With them `encode(x)` gives what `encode(apply(x))` gave. Latents keep their size, so
+            `b_enc` and thresholds stay. `decode` gives `undo` of what it gave.
+
+        Raises:
+            InputError: a weight is missing, or of another width.
         """
         missing = [name for name in ("W_enc", "b_enc", "W_dec", "b_dec") if name not in weights]
         if missing:
@@ -73,6 +94,23 @@ def measure_normalisation(batches: Iterable[Tensor]) -> Normalisation:
     Summing squares loses all digits when the mean is large against the spread. Here each batch has its own
     mean and its own squared deviations, and two counts are put together as they should be (Chan, Golub and
     LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1).
+
+    Args:
+        batches: [n, d] each, n may differ.
+
+    Returns:
+        What they look like together.
+
+    Raises:
+        InputError: there is no batch, or one of another shape.
+
+    Example:
+        >>> one, two = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 6.0], [5.0, 10.0]])
+        >>> measured = measure_normalisation([one, two])
+        >>> measured.mean, measured.n
+        (tensor([3., 6.]), 3)
+        >>> round(measured.apply(torch.tensor([[3.0, 6.0]])).norm().item(), 2)
+        1.41
     """
     n, mean, squares, norms = 0, torch.zeros(()), torch.zeros(()), 0.0
     for x in batches:

@@ -25,9 +25,9 @@ from solutions.targets import Target, check_target
 class SavedActivations(NamedTuple):
     """What `load_activations` gives back."""
 
-    acts: dict[str, Tensor]
-    tokens: Tokens
-    manifest: dict[str, Any]
+    acts: dict[str, Tensor]   #: hook name to [batch, pos, d]
+    tokens: Tokens            #: the tokens they belong to
+    manifest: dict[str, Any]  #: where they come from, and the checksum
 
 
 class DamagedFile(CourseError, OSError):
@@ -50,6 +50,9 @@ def save_activations(
     Returns:
         The folder, which holds `activations.safetensors` and `manifest.json` (hooks, shapes, dtypes,
         checksum).
+
+    Raises:
+        InputError: the activations and the tokens do not belong together, or `target` is the name of one.
     """
     from safetensors.torch import save_file
 
@@ -93,6 +96,12 @@ def save_activations(
 def load_activations(path: str | os.PathLike[str]) -> SavedActivations:
     """Read back what `save_activations` wrote, after checking that every file is still the one it wrote.
 
+    Args:
+        path: the folder.
+
+    Returns:
+        The activations, their tokens, and the manifest.
+
     Raises:
         InputError: there is no such folder.
         DamagedFile: a file is missing, cut short or altered; the message names it and both checksums.
@@ -116,7 +125,17 @@ def load_activations(path: str | os.PathLike[str]) -> SavedActivations:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file, read in pieces."""
+    """The checksum of a file, read in pieces.
+
+    Args:
+        path: the file.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):

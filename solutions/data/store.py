@@ -50,8 +50,8 @@ OPEN_SHARDS = 16
 class StoreBatch(NamedTuple):
     """Some tokens of a store: their vectors, [n, d] float32, and their places in it, [n] int64."""
 
-    acts: Tensor
-    index: Tensor
+    acts: Tensor   #: [n, d] float32
+    index: Tensor  #: [n] int64, places in the store
 
 
 class ActivationStore:
@@ -69,7 +69,7 @@ class ActivationStore:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        #: What the store is of: model, processing, hooks and shapes, dtype, tokens, checksums.
+        #: What the store is of, by model, processing, hooks and shapes, dtype, tokens, checksums.
         self.manifest: dict[str, Any] = read_manifest(self.path)
         self._shards: list[dict[str, Any]] = self.manifest["shards"]
         raise_problems(self.path, (size_problem(path, listed) for path, listed in self._files()))
@@ -94,7 +94,17 @@ class ActivationStore:
         return list(self.manifest["hooks"])
 
     def width(self, hook: str) -> int:
-        """Numbers per token at a hook point (of what single heads compute: all heads together)."""
+        """Numbers per token at a hook point (of what single heads compute: all heads together).
+
+        Args:
+            hook: a hook point of this store.
+
+        Returns:
+            d.
+
+        Raises:
+            InputError: the store has no such hook point.
+        """
         return int(np.prod(self.manifest["hooks"][self._check_hook(hook)]["shape"]))
 
     @property
@@ -186,7 +196,19 @@ class ActivationStore:
     # ---- vectors
 
     def read(self, hook: str, start: int, stop: int) -> Tensor:
-        """The activations of the tokens from place `start` up to `stop`, [stop - start, d] float32."""
+        """The activations of the tokens from place `start` up to `stop`, [stop - start, d] float32.
+
+        Args:
+            hook: a hook point of this store.
+            start: the first place.
+            stop: the place after the last.
+
+        Returns:
+            [stop - start, d] float32.
+
+        Raises:
+            InputError: the store has no such hook point, or the range is not in it.
+        """
         self._check_hook(hook)
         first, last = whole_number(start), whole_number(stop)
         if first is None or last is None or not 0 <= first <= last <= self.n_tokens:
@@ -225,6 +247,9 @@ class ActivationStore:
 
         Returns:
             One `StoreBatch` after another, with acts [n, d] float32 and index [n], the tokens' places in the store.
+
+        Raises:
+            InputError: the store has no such hook point, or a number or the split cannot be.
         """
         self._check_hook(hook)
         check_count(batch_size, "batch_size")
@@ -275,6 +300,16 @@ class ActivationStore:
         """Mean and variance of each dimension and mean length, BOS left out. One pass; remembered.
 
         Measured on the training documents by default: what is tested must not help to scale.
+
+        Args:
+            hook: a hook point of this store.
+            split: "train", "test", or None for all.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            InputError: the store has no such hook point, or no token in that split.
         """
         key = (self._check_hook(hook), split)
         if key not in self._statistics:
@@ -344,6 +379,18 @@ def split_of(document: int, seed: int, test_share: float) -> str:
     """The split of a document, "train" or "test": drawn from its number and the seed, by a hash.
 
     So it stays the same however the store is read or extended, and a resumed harvest draws nothing again.
+
+    Args:
+        document: its number in the text.
+        seed: of the whole split.
+        test_share: share of the documents put aside for testing, from 0 to 1.
+
+    Returns:
+        "train" or "test".
+
+    Example:
+        >>> [split_of(document, seed=0, test_share=0.5) for document in range(4)]
+        ['test', 'train', 'train', 'train']
     """
     digest = hashlib.sha256(f"{seed}/{document}".encode()).digest()
     return "test" if int.from_bytes(digest[:8], "big") < test_share * 2**64 else "train"

@@ -36,21 +36,13 @@ _OURS = re.compile(r"(acts|tokens)-\d{5,}\.safetensors(\.part)?|manifest\.json(\
 
 
 class Shard(NamedTuple):
-    """Some whole documents, one after the other.
+    """Some whole documents, one after the other."""
 
-    Attributes:
-        ids: [n_tokens] int64 token ids, BOS included.
-        lengths: tokens of each document.
-        kinds: what kind of text each document is.
-        acts: hook name to [n_tokens, ...] activations, in the store's dtype.
-        texts: a checksum of the texts they were made from.
-    """
-
-    ids: Tensor
-    lengths: Sequence[int]
-    kinds: Sequence[str]
-    acts: Mapping[str, Tensor]
-    texts: str
+    ids: Tensor                 #: [n_tokens] int64 token ids, BOS included
+    lengths: Sequence[int]      #: tokens of each document
+    kinds: Sequence[str]        #: what kind of text each document is
+    acts: Mapping[str, Tensor]  #: hook name to [n_tokens, ...] activations, in the store's dtype
+    texts: str                  #: a checksum of the texts they were made from
 
 
 class StoreWriter:
@@ -136,11 +128,22 @@ class StoreWriter:
         return self._manifest["complete"]
 
     def is_whole(self, i: int) -> bool:
-        """True when the files of shard `i` are there, at the size they were written with."""
+        """True when the files of shard `i` are there, at the size they were written with.
+
+        Args:
+            i: the shard's number.
+
+        Returns:
+            Whether they are.
+        """
         return not any(size_problem(self.path / name, file) for name, file in self.shards[i]["files"].items())
 
     def write(self, i: int, shard: Shard) -> None:
         """Write shard `i`: the next one, or one of the earlier ones again.
+
+        Args:
+            i: the shard's number.
+            shard: its documents.
 
         Raises:
             InputError: its parts do not fit together, or a value does not fit into the store's dtype.

@@ -23,12 +23,15 @@ from solutions.targets import Target, check_target
 class Text(NamedTuple):
     """One text and what kind of text it is (for the embedded world: its domain)."""
 
-    text: str
-    kind: str
+    text: str  #: what it says
+    kind: str  #: its domain, the sub-folder or dataset it comes from, else "text"
 
 
 def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str] | None = None) -> list[Text]:
     """The first `n` texts of the target's text.
+
+    A text that lives on the hub and cannot be reached is replaced by the embedded one, with a warning that
+    says so.
 
     Args:
         target: what is being studied.
@@ -43,8 +46,11 @@ def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str]
     Raises:
         InputError: for an unknown split or kind.
 
-    A text that lives on the hub and cannot be reached is replaced by the embedded one, with a warning that
-    says so.
+    Example:
+        >>> for one in load_texts(target, 2):
+        ...     print(one.kind, "|", one.text[:40])
+        french | Je vois son petit chat content. Ce roi c
+        animals | The duck was sleeping near the river, on
     """
     check_target(target)
     check_count(n, "n")
@@ -157,6 +163,10 @@ def open_texts(
         InputError: when it is opened, for an unknown name, file, split or column; while reading, for a file that
             is not text or not in this encoding, or a row without text. The message names it.
         NotAvailable: the hub cannot be reached, or has no such dataset.
+
+    Example:
+        >>> [one.text for one in open_texts(["A text.", "", "Another."])]
+        ['A text.', 'Another.']
     """
     if n is not None:
         check_count(n, "n")

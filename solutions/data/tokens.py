@@ -72,12 +72,31 @@ class Tokens:
         return Tokens(self.ids[rows], self.mask[rows], self.bos[rows])
 
     def to(self, device: torch.device | str) -> Tokens:
-        """The same batch on another device."""
+        """The same batch on another device.
+
+        Args:
+            device: where to.
+
+        Returns:
+            A new batch; this one stays where it is.
+        """
         return Tokens(self.ids.to(device), self.mask.to(device), self.bos.to(device), self.n_cut)
 
 
 def check_acts(acts: Tensor, tokens: Tokens, name: str = "acts") -> Tensor:
-    """Return `acts` if there is one vector for every position of `tokens`."""
+    """Return `acts` if there is one vector for every position of `tokens`.
+
+    Args:
+        acts: what the caller was given, [batch, pos, d].
+        tokens: the tokens they should belong to.
+        name: what the caller calls the activations, for the message.
+
+    Returns:
+        The activations, as they were.
+
+    Raises:
+        InputError: they are no [batch, pos, d] of floating-point numbers, or of other tokens.
+    """
     if not isinstance(tokens, Tokens):
         raise InputError(f"tokens must be Tokens from `tokenize`, got {type(tokens).__name__}.")
     check_tensor(acts, name, shape="batch pos d")
@@ -108,6 +127,16 @@ def tokenize(
 
     Returns:
         Tokens, [batch, pos] with pos the longest row, on the model's device.
+
+    Raises:
+        InputError: a text is empty, or `context_size` is more than the model can read.
+
+    Example:
+        >>> tokens = tokenize(model, ["Paris is in France.", "Rome."])
+        >>> tokens.ids.shape
+        torch.Size([2, 6])
+        >>> tokens.content.sum(1)
+        tensor([5, 3])
     """
     check_model(model)
     texts = check_texts(texts)
@@ -141,6 +170,16 @@ def str_tokens(model: Any, text: str | Tensor, prepend_bos: bool = True) -> list
         model: a loaded model.
         text: a text, or a row of token ids [pos].
         prepend_bos: whether the list begins with BOS (ignored for a row of ids).
+
+    Returns:
+        The tokens as text. A token that is a part of a character shows as �.
+
+    Raises:
+        InputError: the text is empty, or `model` is no model.
+
+    Example:
+        >>> str_tokens(model, "Paris is the capital of France.")
+        ['<|bos|>', 'Paris', ' is', ' the', ' capital', ' of', ' France', '.']
     """
     check_model(model)
     if isinstance(text, Tensor):

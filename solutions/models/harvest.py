@@ -62,6 +62,8 @@ def harvest(
     Called again with the same arguments, it goes on where it stopped, makes missing or cut-off shards anew, and
     of a finished store only compares the texts (by checksum: none goes through the model again).
 
+    The 461 GB of 300M tokens at width 768 in float16 are why a store is streamed, and why it can be resumed.
+
     Args:
         model: a loaded model.
         texts: strings, or `Text` with its kind, none empty: a list, or any iterable, read as it goes. To go on,
@@ -90,7 +92,10 @@ def harvest(
         StoreInUse: another process is writing to it.
         DiskFull: there is no room; what was written stays.
 
-    The 461 GB of 300M tokens at width 768 in float16 are why a store is streamed, and why it can be resumed.
+    Example:
+        >>> store = harvest(model, load_texts(target, 8), target.hook, "a_store", progress=False)
+        >>> store.n_documents, store.hooks
+        (8, ['blocks.2.hook_resid_pre'])
     """
     hooks = list(dict.fromkeys(check_hooks(model, hooks)))
     check_count(batch_size, "batch_size")
@@ -272,7 +277,14 @@ def _context(model: Any, context_size: int | None) -> int:
 
 
 def model_identity(model: Any) -> dict[str, Any]:
-    """Which model this is: by name, and by its numbers, because a retrained model keeps its name."""
+    """Which model this is: by name, and by its numbers, because a retrained model keeps its name.
+
+    Args:
+        model: a loaded model.
+
+    Returns:
+        target, model, processing, prepend_bos, and a checksum each of weights and tokenizer, ready for JSON.
+    """
     target = getattr(model, "target", None)
     return {
         "target": getattr(target, "name", None),

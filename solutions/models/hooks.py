@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 
 def describe_model(model: TransformerBridge) -> pd.DataFrame:
-    """One row per property: layers, width, heads, vocabulary, context, parameters, processing."""
+    """One row per property: layers, width, heads, vocabulary, context, parameters, processing.
+
+    Args:
+        model: a loaded model.
+
+    Returns:
+        A column with the value of each.
+
+    Raises:
+        InputError: `model` is no model.
+    """
     check_model(model)
     cfg = model.cfg
     rows = {
@@ -46,6 +56,12 @@ def count_parameters(model: TransformerBridge) -> int:
     """Number of trained numbers, tied weights counted once.
 
     Counted on an empty copy: the bridge itself keeps some weights twice, whole and split by head.
+
+    Args:
+        model: a loaded model.
+
+    Returns:
+        The number.
     """
     from transformers import AutoModelForCausalLM
 
@@ -55,7 +71,14 @@ def count_parameters(model: TransformerBridge) -> int:
 
 
 def processing_of(model: TransformerBridge) -> list[str] | None:
-    """The steps applied to the weights; None when nobody wrote them down (not loaded by `load_model`)."""
+    """The steps applied to the weights; None when nobody wrote them down (not loaded by `load_model`).
+
+    Args:
+        model: a loaded model.
+
+    Returns:
+        The names of the steps, or None.
+    """
     target = getattr(model, "target", None)
     if target is not None:
         return [step for step, applied in target.processing.items() if applied]
@@ -68,6 +91,15 @@ def unembedding(model: TransformerBridge) -> Tensor:
     The last normalisation stands between the two. LayerNorm takes off the mean over d_model, then multiplies each
     dimension by a weight; RMSNorm only multiplies. Both are put into the matrix. Both also divide by the length of
     the whole stream: that is one factor for all logits, and it is left out.
+
+    Args:
+        model: a loaded model.
+
+    Returns:
+        [d_model, vocabulary] float32.
+
+    Raises:
+        InputError: `model` is no model.
     """
     check_model(model)
     gain = getattr(model.ln_final, "weight", None)
@@ -102,7 +134,7 @@ HOOK_KINDS = {
 
 
 def hook_points(model: TransformerBridge, pattern: str | None = None) -> pd.DataFrame:
-    """The hook points of a model.
+    r"""The hook points of a model.
 
     Args:
         model: a loaded model.
@@ -110,7 +142,14 @@ def hook_points(model: TransformerBridge, pattern: str | None = None) -> pd.Data
             `HOOK_KINDS`.
 
     Returns:
-        One row per hook point: name, kind, layer (-1 outside the blocks), holds.
+        One row per hook point, with name, kind, layer (-1 outside the blocks), holds.
+
+    Raises:
+        InputError: the pattern is not a regular expression.
+
+    Example:
+        >>> hook_points(model, r"blocks\.2\..*resid")["name"].tolist()
+        ['blocks.2.hook_resid_pre', 'blocks.2.hook_resid_mid', 'blocks.2.hook_resid_post']
     """
     names = _live_hooks(model)
     if pattern is not None:
@@ -138,7 +177,18 @@ def _split(hook: str) -> tuple[int, str, str]:
 
 
 def layer_of(hook: str) -> int:
-    """The block a hook point belongs to; -1 outside the blocks."""
+    """The block a hook point belongs to; -1 outside the blocks.
+
+    Args:
+        hook: its name.
+
+    Returns:
+        The block's number, or -1.
+
+    Example:
+        >>> layer_of("blocks.2.hook_resid_pre"), layer_of("hook_embed")
+        (2, -1)
+    """
     return _split(hook)[0]
 
 
@@ -156,8 +206,21 @@ def _live_hooks(model: TransformerBridge) -> list[str]:
 def check_hooks(model: TransformerBridge, hooks: str | Sequence[str]) -> list[str]:
     """Return the hook names if the model has them all. TransformerLens silently ignores a mistyped one.
 
+    Args:
+        model: a loaded model.
+        hooks: one hook point or several.
+
+    Returns:
+        The names, as a list.
+
     Raises:
         InputError: naming the unknown hook and the closest known ones.
+
+    Example:
+        >>> check_hooks(model, "blocks.2.hook_resid_prae")
+        Traceback (most recent call last):
+            ...
+        solutions.errors.InputError: unknown hook point 'blocks.2.hook_resid_prae'. Did you mean ...
     """
     hooks = list(hooks) if isinstance(hooks, list | tuple | set | pd.Series) else [hooks]
     if not hooks:

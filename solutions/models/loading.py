@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, if this machine has it; by default the GPU where there is one, else the CPU."""
+    """The device asked for, if this machine has it; by default the GPU where there is one, else the CPU.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1", "mps", …, or None.
+
+    Returns:
+        The device.
+
+    Raises:
+        InputError: this machine has no such device, or models cannot be run on it.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -47,7 +57,12 @@ def load_model(target: Target, device: str | torch.device | None = None) -> Tran
         The model, ready to be read. `model.target` remembers what it was loaded as.
 
     Raises:
-        ModelNotAvailable: it is not on this machine and cannot be downloaded now, or a file is damaged.
+        InputError: `target` is the name of one, or this machine has no such device.
+
+    Example:
+        >>> model = load_model(get_target("smallworld"), "cpu")
+        >>> model.target.name
+        'smallworld'
     """
     check_target(target)
     device = pick_device(device)

@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
 
 def as_tokens(model: TransformerBridge, texts: str | Sequence[str] | Sequence[Text] | Tokens) -> Tokens:
-    """Texts or tokens to tokens on the model's device. Texts get BOS when the model's target wants it."""
+    """Texts or tokens to tokens on the model's device. Texts get BOS when the model's target wants it.
+
+    Args:
+        model: a loaded model.
+        texts: texts, or tokens from `tokenize`.
+
+    Returns:
+        The tokens, on the model's device.
+
+    Raises:
+        InputError: an empty text, ids that the model does not have, or rows longer than it can read.
+    """
     check_model(model)
     if not isinstance(texts, Tokens):
         target = getattr(model, "target", None)
@@ -58,6 +69,14 @@ def extract(
         Hook name to activations [batch, pos, d]. Attention patterns are [batch, head, query, key], what single heads
         compute is [batch, pos, head, d_head]. Padding positions hold numbers too, so leave them out with
         `tokens.mask`.
+
+    Raises:
+        InputError: an unknown hook point (near ones are named), an empty text, or a batch size below 1.
+
+    Example:
+        >>> acts = extract(model, "Paris is the capital of France.", target.hook)[target.hook]
+        >>> acts.shape
+        torch.Size([1, 8, 128])
     """
     hooks = list(dict.fromkeys(check_hooks(model, hooks)))
     tokens = as_tokens(model, texts)
@@ -88,6 +107,23 @@ def hook_reader(
     taken down at the end: looking up a name among all of a model's takes as long as a small model's layer.
     When the model is run by somebody else meanwhile, they let everything pass.
     Nothing is checked but that every hook fires: `extract` and `harvest` are what to call.
+
+    Args:
+        model: a loaded model.
+        hooks: one or several that `check_hooks` has passed.
+
+    Yields:
+        The function from ids [batch, pos] int64 to hook name to activations [batch, pos, d].
+
+    Raises:
+        InputError: when the function is called, for a hook point that never fires.
+
+    Example:
+        >>> ids = tokenize(model, text).ids
+        >>> with hook_reader(model, [target.hook]) as read:
+        ...     acts = read(ids)[target.hook]
+        >>> acts.shape
+        torch.Size([1, 8, 128])
     """
     seen: dict[str, Tensor] = {}
     reading = False
@@ -121,7 +157,19 @@ def hook_reader(
 
 
 def read_hooks(model: TransformerBridge, ids: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-    """One forward pass over rows of ids [batch, pos] that ends the moment the last of the hooks has fired."""
+    """One forward pass over rows of ids [batch, pos] that ends the moment the last of the hooks has fired.
+
+    Args:
+        model: a loaded model.
+        ids: [batch, pos] int64, on the model's device.
+        hooks: as for `hook_reader`.
+
+    Returns:
+        Hook name to activations [batch, pos, d].
+
+    Raises:
+        InputError: a hook point never fires.
+    """
     with hook_reader(model, hooks) as read:
         return read(ids)
 
@@ -138,9 +186,18 @@ def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -
         tokens: the tokens they belong to.
 
     Returns:
-        One row per hook: mean, std, min, max over all numbers; mean_norm (mean length of a token's vector)
-        and bos_norm (the same for BOS: why it is left out); near_zero (share of numbers smaller in size
-        than 1% of the standard deviation); d; n_tokens counted and n_left_out.
+        One row per hook, with mean, std, min, max over all numbers; mean_norm (mean length of a token's
+        vector) and bos_norm (the same for BOS: why it is left out); near_zero (share of numbers smaller in
+        size than 1% of the standard deviation); d; n_tokens counted and n_left_out.
+
+    Raises:
+        InputError: the activations are of other tokens, or there is nothing but BOS and padding.
+
+    Example:
+        >>> tokens = tokenize(model, text)
+        >>> acts = extract(model, tokens, target.hook)
+        >>> activation_statistics(acts, tokens).columns.tolist()
+        ['mean', 'std', 'min', 'max', 'mean_norm', 'bos_norm', 'near_zero', 'd', 'n_tokens', 'n_left_out']
     """
     if isinstance(acts, Tensor):
         acts = {"activations": acts}
@@ -176,7 +233,23 @@ def activation_statistics(acts: Tensor | Mapping[str, Tensor], tokens: Tokens) -
 
 @torch.no_grad()
 def next_tokens(model: TransformerBridge, prompt: str, k: int = 10) -> pd.DataFrame:
-    """The `k` likeliest next tokens: token, probability, logit, likeliest first; the index is the rank."""
+    """The `k` likeliest next tokens: token, probability, logit, likeliest first; the index is the rank.
+
+    Args:
+        model: a loaded model.
+        prompt: how the text begins.
+        k: how many tokens.
+
+    Returns:
+        [k] rows.
+
+    Raises:
+        InputError: an empty prompt, or a `k` below 1.
+
+    Example:
+        >>> next_tokens(model, "Paris is the capital of", k=3)["token"].tolist()
+        [' France', ' Portugal', ' Ireland']
+    """
     check_model(model)
     k = min(check_count(k, "k"), model.cfg.d_vocab)
     logits = model(as_tokens(model, check_text(prompt, "prompt")).ids)[0, -1]
@@ -210,6 +283,13 @@ def generate(
 
     Returns:
         The prompt and its continuation.
+
+    Raises:
+        InputError: an empty prompt, or a number that cannot be.
+
+    Example:
+        >>> generate(model, "Paris is the capital of", max_new_tokens=3, temperature=0)
+        'Paris is the capital of France, and'
     """
     check_count(max_new_tokens, "max_new_tokens")
     if not isinstance(temperature, int | float) or not 0 <= temperature < float("inf"):
@@ -247,6 +327,14 @@ def run_with_edit(
 
     Returns:
         Logits [batch, pos, vocabulary].
+
+    Raises:
+        InputError: an unknown hook point, or `edit` returns another shape.
+
+    Example:
+        >>> logits = run_with_edit(model, text, target.hook, lambda acts: 0 * acts)
+        >>> logits.shape
+        torch.Size([1, 8, 4096])
     """
     (hook,) = check_hooks(model, hook)
     tokens = as_tokens(model, texts)
@@ -271,6 +359,9 @@ def next_token_loss(logits: Tensor, tokens: Tokens) -> Tensor:
     Returns:
         [n] one loss for every real token that has a token before it. The first token of a row is predicted
         by nothing.
+
+    Raises:
+        InputError: logits of other tokens, or no row with more than one token.
     """
     check_tensor(logits, "logits", shape="batch pos vocabulary")
     check_acts(logits, tokens, "logits")
@@ -284,7 +375,24 @@ def next_token_loss(logits: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def loss(model: TransformerBridge, texts: str | Sequence[str] | Tokens, batch_size: int = 32) -> float:
-    """Mean cross-entropy of the model's next-token predictions, in nats per token; padding is left out."""
+    """Mean cross-entropy of the model's next-token predictions, in nats per token; padding is left out.
+
+    Args:
+        model: a loaded model.
+        texts: texts, or tokens from `tokenize`.
+        batch_size: rows that go through the model at once.
+
+    Returns:
+        Nats per token.
+
+    Raises:
+        InputError: an empty text, or no row with more than one token.
+
+    Example:
+        >>> right, wrong = "Paris is the capital of France.", "Paris is the capital of cheese."
+        >>> round(loss(model, right), 1), round(loss(model, wrong), 1)
+        (1.9, 4.0)
+    """
     tokens = as_tokens(model, texts)
     losses = [
         next_token_loss(model(part.ids), part)

@@ -73,6 +73,14 @@ def run_spliced(
 
     Returns:
         Logits [batch, pos, vocabulary].
+
+    Raises:
+        InputError: an unknown hook point or way, no `mean` where one is needed, or an SAE of another width.
+
+    Example:
+        >>> logits = run_spliced(model, sae, text, target.hook)
+        >>> logits.shape
+        torch.Size([1, 8, 4096])
     """
     check_sae(sae)
     if how not in WAYS:
@@ -114,7 +122,7 @@ class SpliceLoss(NamedTuple):
     All in nats per prediction, except the two shares."""
 
     ce_clean: float
-    """Cross-entropy of the model as it is: the loss of `solutions.models.loss` on the same tokens."""
+    """Cross-entropy of the model as it is; the loss of `solutions.models.loss` on the same tokens."""
     ce_spliced: float
     """Cross-entropy with the SAE's reconstruction in place of the activation."""
     ce_zero: float
@@ -122,14 +130,14 @@ class SpliceLoss(NamedTuple):
     ce_mean: float
     """Cross-entropy with the mean activation in place of every activation."""
     delta_ce: float
-    """ce_spliced - ce_clean: how much the model loses."""
+    """ce_spliced - ce_clean; how much the model loses."""
     recovered_zero: float
-    """(ce_zero - ce_spliced) / (ce_zero - ce_clean): 1 is a perfect splice, 0 as bad as zeros. nan when zeros do
+    """(ce_zero - ce_spliced) / (ce_zero - ce_clean); 1 is a perfect splice, 0 as bad as zeros. nan when zeros do
     not hurt."""
     recovered_mean: float
-    """The same with the mean in place of zeros: a smaller denominator, so a stricter number."""
+    """The same with the mean in place of zeros; a smaller denominator, so a stricter number."""
     kl: float
-    """KL(clean ‖ spliced): how far the predicted probabilities moved, right answers or not."""
+    """KL(clean ‖ spliced); how far the predicted probabilities moved, right answers or not."""
     kl_zero: float
     """KL(clean ‖ zero)."""
     kl_mean: float
@@ -153,6 +161,11 @@ def splice_loss(
 ) -> SpliceLoss:
     """Cross-entropy and KL divergence with the activation at `hook` replaced by its reconstruction, zero and mean.
 
+    The defaults agree with `solutions.models.loss`. SAELens (`sae_lens.evals`, 6.54) does otherwise in four
+    points: it leaves out the prediction at BOS (``predict_first=False``); its zero ablation wipes out BOS
+    (``ablate_bos=True``), which costs the model much more and makes the recovered share look better; it has no
+    mean ablation; and its KL counts the last position of a row as well, which predicts nothing.
+
     Args:
         model: a loaded model.
         sae: the SAE.
@@ -166,10 +179,11 @@ def splice_loss(
         ablate_bos: let the zero and the mean ablation replace BOS, too.
         progress: show a progress bar.
 
-    The defaults agree with `solutions.models.loss`. SAELens (`sae_lens.evals`, 6.54) does otherwise in four
-    points: it leaves out the prediction at BOS (``predict_first=False``); its zero ablation wipes out BOS
-    (``ablate_bos=True``), which costs the model much more and makes the recovered share look better; it has no
-    mean ablation; and its KL counts the last position of a row as well, which predicts nothing.
+    Returns:
+        The losses in nats per token, their differences, and the shares recovered.
+
+    Raises:
+        InputError: an unknown hook point, an SAE of another width, or texts without a next token to predict.
     """
     hook, tokens = readable(model, sae, tokens, hook)
     if mean is None:
@@ -334,8 +348,27 @@ def evaluate_sae(
     One pass reads the activations, a second runs the model four times over (see `splice_loss`, which explains
     the arguments). Nothing but sums is kept, so memory depends on `batch_size`, not on the amount of text.
 
+    Args:
+        model: a loaded model.
+        sae: the SAE.
+        tokens: texts, or tokens from `tokenize`.
+        hook: where the SAE was trained.
+        mean: [d_in] mean activation; by default that of these tokens.
+        batch_size: rows that go through the model at once.
+        predict_first: count the prediction of each row's first token.
+        ablate_bos: let the zero and the mean ablation replace BOS, too.
+        progress: whether to show a bar.
+
     Returns:
         All the measures; `.table()` to read, `.row()` to compare SAEs.
+
+    Raises:
+        InputError: an unknown hook point, an SAE of another width, or texts without a next token to predict.
+
+    Example:
+        >>> measured = evaluate_sae(model, sae, tokenize(model, load_texts(target, 8)), target.hook)
+        >>> round(measured.explained_variance, 2), round(measured.splice.delta_ce, 2)
+        (0.93, 0.01)
     """
     hook, tokens = readable(model, sae, tokens, hook)
     running = Running()

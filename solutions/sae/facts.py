@@ -35,7 +35,7 @@ class FactsKept(NamedTuple):
     mean: int
     """… with the mean activation in place of every activation."""
     facts: pd.DataFrame
-    """One row per fact: prompt, answer, and for clean, spliced, zero and mean whether it was completed."""
+    """One row per fact, with prompt, answer, and for clean, spliced, zero and mean whether it was completed."""
 
     def table(self) -> pd.DataFrame:
         """One row per run: how many facts were kept, and their share of those the model knows."""
@@ -73,6 +73,12 @@ def facts_kept(
         mean: [d_in] mean activation; by default that of the prompts' own tokens. Prompts of one kind are alike,
             so the mean of ordinary text (`SAEMetrics.mean`, `store.statistics(hook).mean`) is the fairer one.
         batch_size: prompts at once.
+
+    Returns:
+        The counts; `.table()` to read.
+
+    Raises:
+        InputError: a prompt is empty or longer than the context, or the lists have different lengths.
     """
     prompts = check_texts(prompts, "prompts")
     hook, tokens = readable(model, sae, prompts, hook)

@@ -32,7 +32,12 @@ def load_sae(target: Target, device: str | torch.device | None = None) -> SAE:
         A SAELens SAE. `sae.cfg.metadata` says what it was trained on.
 
     Raises:
-        ModelNotAvailable: it is not on this machine and cannot be downloaded now, or a file is damaged.
+        InputError: `target` is the name of one, or this machine has no such device.
+
+    Example:
+        >>> sae = load_sae(get_target("smallworld"), "cpu")
+        >>> sae.cfg.d_in, sae.cfg.d_sae
+        (128, 1024)
     """
     check_target(target)
     if target.sae_release in EMBEDDED_TARGETS:
@@ -44,6 +49,13 @@ def load_sae(target: Target, device: str | torch.device | None = None) -> SAE:
 
 def load_sae_from_disk(path: str | os.PathLike[str], device: str | torch.device | None = None) -> SAE:
     """Load an SAE from a folder in SAELens's format: cfg.json and sae_weights.safetensors.
+
+    Args:
+        path: the folder.
+        device: where to put it; by default the GPU where there is one, else the CPU.
+
+    Returns:
+        A SAELens SAE in float32.
 
     Raises:
         ModelNotAvailable: the folder or a file in it is missing or damaged, or the config lacks what

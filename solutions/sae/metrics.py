@@ -34,13 +34,29 @@ def mse(x: Tensor, x_hat: Tensor) -> float:
     Args:
         x: [..., d] activations.
         x_hat: their reconstruction, same shape.
+
+    Returns:
+        In squared units of the activations.
+
+    Raises:
+        InputError: the two have different shapes, or are no floating-point tensors.
     """
     x, x_hat = _pair(x, x_hat)
     return (x - x_hat).double().square().sum(dim=-1).mean().item()
 
 
 def variance(x: Tensor) -> float:
-    """Total variance of activations [..., d]: mean squared distance from their mean, summed over the d numbers."""
+    """Total variance of activations [..., d]: mean squared distance from their mean, summed over the d numbers.
+
+    Args:
+        x: [..., d] activations.
+
+    Returns:
+        In squared units of the activations.
+
+    Raises:
+        InputError: no floating-point tensor.
+    """
     check_tensor(x, "x")
     x = x.reshape(-1, x.shape[-1])
     return (x - x.mean(dim=0)).double().square().sum(dim=-1).mean().item()
@@ -55,11 +71,16 @@ def fvu(x: Tensor, x_hat: Tensor) -> float:
 
     Returns:
         0 for a perfect reconstruction, exactly 1 for always predicting the mean, more for anything worse.
+
+    Raises:
+        InputError: different shapes, or no variance: a single token, or the same one again and again.
     """
     x, x_hat = _pair(x, x_hat)
     if x.shape[0] < 2:
         raise InputError("explained variance needs at least two tokens: one token has no variance.")
-    return _unexplained(mse(x, x_hat), variance(x))
+    # Asked of the rows: the mean of equal numbers may be off by a rounding, and then their variance is not zero.
+    total = 0.0 if bool((x == x[0]).all()) else variance(x)
+    return _unexplained(mse(x, x_hat), total)
 
 
 def _unexplained(error: float, total: float) -> float:
@@ -82,6 +103,14 @@ def explained_variance(x: Tensor, x_hat: Tensor) -> float:
 
     Returns:
         ``1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2``
+
+    Raises:
+        InputError: different shapes, or no variance: a single token, or the same one again and again.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+        >>> explained_variance(x, x), explained_variance(x, x.mean(0).expand(2, 2))
+        (1.0, 0.0)
     """
     return 1 - fvu(x, x_hat)
 
@@ -96,6 +125,12 @@ def cosine(x: Tensor, x_hat: Tensor) -> float:
     Args:
         x: [..., d] activations.
         x_hat: their reconstruction, same shape.
+
+    Returns:
+        From -1 to 1.
+
+    Raises:
+        InputError: the two have different shapes, or are no floating-point tensors.
     """
     x, x_hat = _pair(x, x_hat)
     return torch.nn.functional.cosine_similarity(x.double(), x_hat.double(), dim=-1).mean().item()
@@ -116,7 +151,21 @@ def _pair(x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def l0(features: Tensor) -> Tensor:
-    """How many latents are active on each token: [..., d_sae] to [...]."""
+    """How many latents are active on each token: [..., d_sae] to [...].
+
+    Args:
+        features: [..., d_sae] latent activations.
+
+    Returns:
+        [...] whole numbers.
+
+    Raises:
+        InputError: no floating-point tensor.
+
+    Example:
+        >>> l0(torch.tensor([[0.0, 2.0, 0.0], [0.0, 1.0, 3.0]]))
+        tensor([1, 2])
+    """
     return (check_tensor(features, "features") != 0).sum(dim=-1)
 
 
@@ -125,6 +174,15 @@ def l1(features: Tensor) -> Tensor:
 
     Decoder norms are left out. SAEs whose decoder rows are not of length 1 can only be compared after scaling
     the activations by them.
+
+    Args:
+        features: [..., d_sae] latent activations.
+
+    Returns:
+        [...].
+
+    Raises:
+        InputError: no floating-point tensor.
     """
     return check_tensor(features, "features").abs().sum(dim=-1)
 
@@ -133,7 +191,21 @@ def l1(features: Tensor) -> Tensor:
 
 
 def density(features: Tensor) -> Tensor:
-    """The share of tokens each latent is active on: [..., d_sae] to [d_sae] float64, from 0 to 1."""
+    """The share of tokens each latent is active on: [..., d_sae] to [d_sae] float64, from 0 to 1.
+
+    Args:
+        features: [..., n, d_sae] latent activations.
+
+    Returns:
+        [d_sae] float64.
+
+    Raises:
+        InputError: no floating-point tensor, or one without an axis of tokens.
+
+    Example:
+        >>> density(torch.tensor([[0.0, 2.0, 0.0], [0.0, 1.0, 3.0]]))
+        tensor([0.0000, 1.0000, 0.5000], dtype=torch.float64)
+    """
     check_tensor(features, "features")
     if features.ndim < 2:
         raise InputError(f"features must have shape [n, d_sae], got {list(features.shape)}.")
@@ -165,6 +237,14 @@ def dead_latents(features: Tensor) -> Tensor:
 
     Returns:
         [n_dead] their numbers, ascending.
+
+    Raises:
+        InputError: no floating-point tensor.
+
+    Example:
+        >>> features = torch.tensor([[0.0, 2.0, 0.0], [0.0, 1.0, 3.0]])
+        >>> dead_latents(features)
+        tensor([0])
     """
     return (_as_density(features, "features") == 0).nonzero().flatten()
 
@@ -178,6 +258,9 @@ def dense_latents(features: Tensor, above: float = DENSE) -> Tensor:
 
     Returns:
         [n_dense] their numbers, ascending.
+
+    Raises:
+        InputError: `above` is no share of tokens.
     """
     if not isinstance(above, int | float) or not 0 <= above < 1:
         raise InputError(f"above must be a share of tokens, from 0 up to but not including 1, got {above!r}.")
@@ -204,6 +287,12 @@ def density_histogram(features: Tensor, bins_per_decade: int = 4) -> DensityHist
     Args:
         features: [..., n, d_sae] latent activations, or a density [d_sae] from `density`.
         bins_per_decade: how many bins between 0.001 and 0.01, between 0.01 and 0.1, and so on.
+
+    Returns:
+        Edges and counts of the bins, and the number of dead latents.
+
+    Raises:
+        InputError: `bins_per_decade` is no whole number above 0.
     """
     shares = _as_density(features, "features")
     per_decade = check_count(bins_per_decade, "bins_per_decade")
@@ -233,15 +322,27 @@ class Running:
         self.n = 0
         self.mean: Tensor | float = 0.0  # [d_in], of x
         self._spread = 0.0  # summed squared distance of x from its mean
+        self._only: Tensor | None = None  # [d_in], the row that all rows so far are; None once they differ
         self._sums = dict.fromkeys(("mse", "cosine", "l0", "l1"), 0.0)
         self._fired: Tensor | int = 0  # [d_sae]
 
     def add(self, x: Tensor, x_hat: Tensor, features: Tensor) -> None:
-        """Take in one batch: x and x_hat [n, d_in], features [n, d_sae]."""
+        """Take in one batch: x and x_hat [n, d_in], features [n, d_sae].
+
+        Args:
+            x: [n, d_in] activations.
+            x_hat: [n, d_in] their reconstructions.
+            features: [n, d_sae] their latents.
+
+        Raises:
+            InputError: the three do not fit together.
+        """
         x, x_hat = _pair(x, x_hat)
         if features.ndim != 2 or len(features) != len(x):
             raise InputError(f"features must be [{len(x)}, d_sae], a row for each of x, got {list(features.shape)}.")
         n = len(x)
+        only = x[0].clone() if self.n == 0 else self._only
+        self._only = only if only is not None and bool((x == only).all()) else None
         apart = x.mean(dim=0).double() - self.mean
         self._spread += n * variance(x) + apart.square().sum().item() * self.n * n / (self.n + n)
         self.mean = self.mean + apart * n / (self.n + n)
@@ -252,15 +353,23 @@ class Running:
         self._fired = self._fired + (features != 0).sum(dim=0)
 
     def density(self) -> Tensor:
-        """[d_sae] float64: the share of tokens each latent fired on."""
+        """[d_sae] float64: the share of tokens each latent fired on.
+
+        Raises:
+            InputError: nothing has been added yet.
+        """
         self._check()
         return self._fired.double() / self.n
 
     def means(self) -> dict[str, float]:
-        """mse, cosine, l0, l1, fvu and explained_variance over everything so far."""
+        """mse, cosine, l0, l1, fvu and explained_variance over everything so far.
+
+        Raises:
+            InputError: nothing has been added yet.
+        """
         self._check()
         means = {name: total / self.n for name, total in self._sums.items()}
-        unexplained = _unexplained(means["mse"], self._spread / self.n)
+        unexplained = _unexplained(means["mse"], self._spread / self.n if self._only is None else 0.0)
         return means | {"fvu": unexplained, "explained_variance": 1 - unexplained}
 
     def _check(self) -> None:

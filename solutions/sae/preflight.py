@@ -139,6 +139,14 @@ def preflight(
     Raises:
         PreflightError: for the first mismatch that is not allowed; `.code` says which, `.report` holds all checks.
         InputError: `acts` is no tensor of numbers, or `hook` or `allow` names something that does not exist.
+
+    Example:
+        >>> preflight(model, sae, target).ok
+        True
+        >>> preflight(model, sae, target, hook=target.wrong_hook)
+        Traceback (most recent call last):
+            ...
+        solutions.errors.PreflightError: [hook] expected activations of blocks.2.hook_resid_pre, ...
     """
     check_model(model), check_sae(sae), check_target(target)
     allow = _check_allow(allow)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 class Concept(NamedTuple):
     """One labelled concept."""
 
-    name: str
-    group: str
-    description: str
+    name: str         #: what labels call it
+    group: str        #: the concepts it belongs with
+    description: str  #: when it holds, in words
 
 
 # group -> "name: description" lines. The order fixes the bit numbers: append, never insert.

@@ -24,8 +24,8 @@ MIN_ROOM = 20
 class LabelledTokens(NamedTuple):
     """A document as tokens (BOS not included)."""
 
-    ids: np.ndarray  # [n] int64
-    labels: np.ndarray  # [n, n_concepts] bool
+    ids: np.ndarray  #: [n] int64
+    labels: np.ndarray  #: [n, n_concepts] bool
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> None:

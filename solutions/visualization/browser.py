@@ -107,6 +107,10 @@ def latent_browser(
 ) -> PageView:
     """A table that its reader can sort, search, filter by column, page through, and save as CSV.
 
+    The CSV has the filtered rows in the order shown, and all columns; a leading space of a token is ␣ there, too, and
+    a text that a spreadsheet would take for a formula has an apostrophe before it. `LatentTable.export` writes
+    everything as it is.
+
     Args:
         table: a DataFrame, or anything that has one as `.table` (a `LatentTable`). Where there is a column
             latent, it comes first.
@@ -117,6 +121,7 @@ def latent_browser(
             a `LatentTable`, unless `columns` says what is wanted.
         notes: column to one sentence on what it means; columns of a `LatentTable` have one.
         sort: the column by which the table is sorted at first; by default the order it comes in.
+        descending: largest first, when sorted by `sort`.
         page_size: rows to a page.
         digits: significant digits that are shown; sorting, filtering and the file go by six. What is not a finite
             number is an empty cell.
@@ -124,9 +129,11 @@ def latent_browser(
             "https://www.neuronpedia.org/gpt2-small/6-res-jb/{latent}"; https, or a place on the same site.
         file: what the CSV file is called.
 
-    The CSV has the filtered rows in the order shown, and all columns; a leading space of a token is ␣ there, too, and
-    a text that a spreadsheet would take for a formula has an apostrophe before it. `LatentTable.export` writes
-    everything as it is.
+    Returns:
+        What a notebook shows.
+
+    Raises:
+        InputError: an unknown column, or a number that cannot be.
     """
     frame = _frame(table, columns)
     if hidden is None:
@@ -150,10 +157,15 @@ def latent_browser(
     return PageView(STYLE + _style() + _markup(data, parts), words)
 
 
-def browser_html(table: Any, **options) -> str:
-    """The same table as a whole HTML document, which may run its own script and nothing else.
+def browser_html(table: Any, **options: Any) -> str:
+    """The table of `latent_browser` as a whole HTML document, which may run its own script and nothing else.
 
-    options: as for `latent_browser`.
+    Args:
+        table: as for `latent_browser`.
+        **options: as for `latent_browser`.
+
+    Returns:
+        The document.
     """
     view = latent_browser(table, **options)
     digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
@@ -165,13 +177,23 @@ def browser_html(table: Any, **options) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f'<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><title>{title}</title>'
-        f"<style>body{{margin:0}}body .ms-page{{min-height:100vh}}</style></head>"
-        f"<body><main><h1 class=\"ms-page\" style=\"min-height:0\">{title}</h1>{view.markup}</main></body></html>\n"
+        f"<style>body{{margin:0}}main.ms-page{{min-height:100vh;max-width:none;padding-inline:0}}"
+        f"main.ms-page>h1{{margin:.2em 1rem 0}}</style></head>"
+        f'<body><main class="ms-page"><h1 class="ms-name">{title}</h1>{view.markup}</main></body></html>\n'
     )
 
 
-def save_browser(table: Any, path: str | os.PathLike[str], **options) -> Path:
-    """Write `browser_html(table, **options)` to a file, whole or not at all, and return its path."""
+def save_browser(table: Any, path: str | os.PathLike[str], **options: Any) -> Path:
+    """Write `browser_html(table, **options)` to a file, whole or not at all.
+
+    Args:
+        table: as for `latent_browser`.
+        path: the file.
+        **options: as for `latent_browser`.
+
+    Returns:
+        The file.
+    """
     return write_page(browser_html(table, **options), path)
 
 

@@ -40,6 +40,18 @@ def lines(
         log_x, log_y: logarithmic axes. What is not positive cannot be shown there and leaves a gap.
         reference: name to a level that all of it is to be compared with, drawn across as a dashed line.
         y_range: lowest and highest value of the axis, when it is not to follow the data.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw, or things of different lengths.
+
+    Example:
+        >>> figure = lines({"SAE": [0.8, 0.9], "PCA": [0.3, 0.4]}, "layer", "explained variance (share)")
+        >>> [line.name for line in figure.data]
+        ['SAE', 'PCA']
     """
     rows = {name: _finite_or_nan(name, values) for name, values in series.items()}
     if not rows:
@@ -108,8 +120,21 @@ def ranked(
 ) -> go.Figure:
     """All values of each group, the largest first: outlier dimensions stand out on the left.
 
-    groups: name to values, for example the standard deviation of every dimension. At most 120 points of each are
-    drawn, evenly spread over the axis, always with the first and the last.
+    At most 120 points of each are drawn, evenly spread over the axis, always with the first and the last.
+
+    Args:
+        groups: name to values, for example the standard deviation of every dimension.
+        y_title: name of the axis, with its unit in brackets.
+        x_title: name of the axis, with its unit in brackets.
+        log_x: a logarithmic axis of ranks.
+        log_y: a logarithmic axis of values; what is not positive is left out.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw.
     """
     if not groups:
         raise InputError("groups: expected at least one name and its values, got none.")
@@ -128,10 +153,19 @@ def ranked(
 def spectrum(
     spectra: Mapping[str, Tensor], dimensions: Mapping[str, float] | None = None, title: str | None = None
 ) -> go.Figure:
-    """Eigenvalues of covariance matrices: each against its rank, and what share of the variance the first ones hold.
+    """Eigenvalues of covariance matrices: each against its rank, and what share of the variance the first ones
+    hold.
 
-    spectra: name to eigenvalues [d], in any order; tiny negative ones, left by rounding, count as zero.
-    dimensions: name to the effective dimension, marked on the lower curve when given.
+    Args:
+        spectra: name to eigenvalues [d], in any order; tiny negative ones, left by rounding, count as zero.
+        dimensions: name to the effective dimension, marked on the lower curve.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no eigenvalue above zero, or a dimension of no spectrum.
     """
     if not spectra:
         raise InputError("spectra: expected at least one name and its eigenvalues, got none.")
@@ -185,9 +219,30 @@ def scatter(
 ) -> go.Figure:
     """One dot per thing. Categories differ in colour and in shape, and can be switched off in the legend.
 
-    x, y: a number per thing. categories: what kind each is, at most ten kinds. hover: what each is called.
-    diagonal: draw the line on which x and y agree. Points that are not finite, or not positive on a
-    logarithmic axis, are left out, and the description says how many.
+    Points that are not finite, or not positive on a logarithmic axis, are left out, and the description says
+    how many.
+
+    Args:
+        x: a number per thing.
+        y: a number per thing.
+        x_title: name of the axis, with its unit in brackets.
+        y_title: name of the axis, with its unit in brackets.
+        categories: what kind each is, at most ten kinds.
+        hover: what each is called.
+        log_x: a logarithmic axis.
+        log_y: a logarithmic axis.
+        diagonal: draw the line on which x and y agree.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: too many kinds, things of different lengths, or no point that can be drawn.
+
+    Example:
+        >>> scatter([1, 2], [3, 5], "density (share)", "F1 (share)").layout.meta["alt"]
+        'Dots of F1 (share) against density (share). 2 points.'
     """
     xs, ys = (_finite_or_nan(name, values) for name, values in (("x", x), ("y", y)))
     given = {"y": ys, "categories": categories, "hover": hover}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -13,11 +14,22 @@ from solutions.visualization.text import dashboard_words, page_figure, room_for
 MENU = 46  # pixels above the figure
 
 
-def gallery(pages: Sequence, names: Sequence[str] | None = None, title: str | None = None) -> go.Figure:
+def gallery(pages: Sequence[Any], names: Sequence[str] | None = None, title: str | None = None) -> go.Figure:
     """One `dashboard` at a time, chosen from a menu.
 
-    pages: feature pages (`FeaturePage`). names: what the menu calls them, by default "latent 7".
-    The figure is as tall as the tallest page, so that choosing another one moves nothing on the page around it.
+    The figure is as tall as the tallest page, so that choosing another one moves nothing on the page around
+    it.
+
+    Args:
+        pages: feature pages (`FeaturePage`).
+        names: what the menu calls them, by default "latent 7".
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no pages, or more or fewer names than pages.
     """
     pages = list(pages)
     if not pages:

@@ -30,8 +30,19 @@ def _heatmap(
 def activation_heatmap(activations: Tensor, tokens: Sequence[str], title: str | None = None) -> go.Figure:
     """Dense activations of one text: a row per token, a column per dimension.
 
-    activations: [tokens, dimensions]. The colour scale ends at the 99th percentile of the absolute values,
-    so that one loud dimension does not wash out the others; hovering shows the true value.
+    The colour scale ends at the 99th percentile of the absolute values, so that one loud dimension does not
+    wash out the others; hovering shows the true value.
+
+    Args:
+        activations: [tokens, dimensions].
+        tokens: the text's tokens.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: activations of other tokens.
     """
     check_matrix("activations", activations, rows=tokens)
     size = activations.detach().float().abs()
@@ -52,10 +63,25 @@ def feature_heatmap(
     features: Tensor, tokens: Sequence[str], latents: Sequence[int] | None = None, n: int = 24,
     title: str | None = None,
 ) -> go.Figure:
-    """Sparse features of one text: a row per token, a column per latent. features: [tokens, latents].
+    """Sparse features of one text: a row per token, a column per latent.
 
-    Without `latents`, the `n` that are strongest somewhere in the text are shown, in the order in which
-    they peak.
+    Args:
+        features: [tokens, latents].
+        tokens: the text's tokens.
+        latents: which ones to draw; by default the `n` that are strongest somewhere in the text, in the order
+            in which they peak.
+        n: how many.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: features of other tokens, or no latent is active.
+
+    Example:
+        >>> feature_heatmap(features, words, n=3).layout.meta["alt"]
+        'Heatmap of 7 tokens by 3 latents. 19% of the cells are active, the others empty.'
     """
     check_matrix("features", features, rows=tokens)
     latents = strongest_columns(features, n) if latents is None else latents
@@ -82,7 +108,19 @@ def strongest_columns(values: Tensor, n: int) -> list[int]:
 
 
 def cosine_heatmap(cosines: Tensor, names: Sequence[str], title: str | None = None) -> go.Figure:
-    """How much directions point the same way: a square matrix of cosines."""
+    """How much directions point the same way: a square matrix of cosines.
+
+    Args:
+        cosines: [directions, directions], from -1 to 1.
+        names: of the directions.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: more or fewer names than directions.
+    """
     check_matrix("cosines", cosines, rows=names, columns=names)
     alt = f"Cosines between {len(names)} directions; the largest in size is {cosines.abs().max():.2f}."
     return _heatmap(
@@ -94,9 +132,19 @@ def cosine_heatmap(cosines: Tensor, names: Sequence[str], title: str | None = No
 def compare_bases(bases: Mapping[str, Tensor], tokens: Sequence[str], n: int = 32) -> go.Figure:
     """One text read through several sets of directions, one panel below the other, a row per token.
 
-    bases: for each name the text's activations along its directions, [tokens, directions]. The `n` directions
-    that are strongest somewhere in the text are drawn, in the order in which they peak. Colours end at each
-    panel's maximum.
+    Colours end at each panel's maximum.
+
+    Args:
+        bases: name to the text's activations along its directions, [tokens, directions].
+        tokens: the text's tokens.
+        n: directions drawn of each: those that are strongest somewhere in the text, in the order in which
+            they peak.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw, or a matrix is of other tokens.
     """
     if not bases:
         raise InputError("bases: expected at least one name and matrix, got none.")

@@ -43,8 +43,16 @@ def splitting(
         latents: the narrow latents to follow; by default the `most` with the most children.
         names: for each width, latent to a name for it.
         least: links with a smaller share are left out.
+        most: how many narrow latents.
         share: how thick a link is. Two children may fire on the same tokens, so the shares of one parent need not
             add up to one.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a column or a name is missing, or no link is thick enough.
     """
     tables = [stages] if isinstance(stages, pd.DataFrame) or hasattr(stages, "table") else list(stages)
     tables = [getattr(table, "table", table) for table in tables]
@@ -77,15 +85,22 @@ def family_tree(
 ) -> go.Figure:
     """Latents that imply others, as a tree: below each latent those that hardly ever fire without it.
 
+    A child with several parents stands under the tightest, of whose tokens it has the largest share; hovering names
+    the others.
+
     Args:
         table: a row for each implication, with columns parent, child, p_parent_given_child (the share of the
             child's tokens on which the parent fires) and p_child_given_parent; n, the tokens behind it, is shown on
             hovering.
         names: latent to a name for it.
         most: the number of lines drawn; families come the largest first.
+        title: what stands above the figure; nothing by default.
 
-    A child with several parents stands under the tightest, of whose tokens it has the largest share; hovering names
-    the others.
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a column is missing, or there is nothing to draw.
     """
     check_columns(table, ["parent", "child", "p_parent_given_child", "p_child_given_parent"])
     if not len(table):

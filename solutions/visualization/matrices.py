@@ -29,10 +29,28 @@ def heatmap(
     values: Tensor, rows: Sequence[str], columns: Sequence[str], unit: str, x_title: str = "", y_title: str = "",
     diverging: bool = False, write: bool = True, title: str | None = None,
 ) -> go.Figure:
-    """A table of numbers as colour, the first row on top. values: [rows, columns]; unit: what the numbers are.
+    """A table of numbers as colour, the first row on top. NaN is an empty cell.
 
-    diverging: the scale is symmetric, orange above zero and blue below. write: put the numbers into the cells,
-    when there are at most fifteen columns. NaN is an empty cell.
+    Args:
+        values: [rows, columns].
+        rows: their names.
+        columns: their names.
+        unit: what the numbers are.
+        x_title: what the columns are.
+        y_title: what the rows are.
+        diverging: the scale is symmetric, orange above zero and blue below.
+        write: put the numbers into the cells, when there are at most fifteen columns.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: more or fewer names than rows or columns, or no finite number.
+
+    Example:
+        >>> heatmap(torch.eye(2), ["a", "b"], ["c", "d"], "cosine").layout.meta["alt"]
+        'Table of cosine: 2 rows by 2 columns, from 0 to 1; the largest at a, c.'
     """
     check_matrix("values", values, rows=rows, columns=columns)
     values = values.detach().cpu().double()
@@ -55,10 +73,21 @@ def heatmap(
 
 
 def confusion_matrix(counts: Tensor, names: Sequence[str], title: str | None = None) -> go.Figure:
-    """What a classifier took for what. counts: [kinds, kinds], rows what it is, columns what was said.
+    """What a classifier took for what.
 
-    A cell is coloured by its share of the row, so that rare kinds can be read too. It shows that share and, where it
-    fits, the count.
+    A cell is coloured by its share of the row, so that rare kinds can be read too. It shows that share and,
+    where it fits, the count.
+
+    Args:
+        counts: [kinds, kinds], rows what it is, columns what was said.
+        names: of the kinds.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no counts, or more or fewer names than kinds.
     """
     check_matrix("counts", counts, rows=names, columns=names)
     counts = counts.detach().cpu().double()

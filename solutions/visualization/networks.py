@@ -43,6 +43,8 @@ def coactivation_graph(
 ) -> go.Figure:
     """Latents that fire together: a dot per latent, a line per pair, thicker the stronger the pair.
 
+    The eight largest communities have a colour and a shape each.
+
     Args:
         pairs: a table with columns a, b and `weight`, or a graph (`Coactivation.pairs`, `Coactivation.graph`).
         weight: what makes a pair strong. Edges of a graph that have no such attribute are taken by their weight, and
@@ -53,8 +55,13 @@ def coactivation_graph(
         names: latent to a name for it, shown on hovering.
         most: the number of pairs drawn, the strongest ones.
         seed: of the layout. Parts that hang together by no pair stand apart; distances mean nothing else.
+        title: what stands above the figure; nothing by default.
 
-    The eight largest communities have a colour and a shape each.
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a column is missing, or there is nothing to draw.
     """
     edges = _edges(pairs, weight)[: check_count(most, "most")]
     if names is None and communities is not None and "concept" in communities:
@@ -93,6 +100,9 @@ def latent_map(
 ) -> go.Figure:
     """A map of latents, for instance of their decoder directions in two dimensions: a dot per latent.
 
+    The buttons above the map zoom. What is far apart on a map of two dimensions may be close in all of them, and
+    the other way round: see the figure as an index, not as evidence.
+
     Args:
         table: with columns latent, x and y, and whatever `colour` and `hover` name.
         colour: a column to colour by: a scale for numbers; for words the eight largest kinds, and "other" for
@@ -100,9 +110,13 @@ def latent_map(
         hover: columns to show on hovering, beside the latent's number.
         highlight: latents to be drawn large, with their numbers.
         x_title, y_title: what the coordinates are.
+        title: what stands above the figure; nothing by default.
 
-    The buttons above the map zoom. What is far apart on a map of two dimensions may be close in all of them, and
-    the other way round: see the figure as an index, not as evidence.
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a column is missing, or no latent has a place.
     """
     check_columns(table, ["latent", "x", "y", *([colour] if colour else []), *hover])
     finite = np.isfinite(table["x"].astype(float)) & np.isfinite(table["y"].astype(float))

@@ -11,8 +11,9 @@ import html
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from solutions.errors import InputError
 from solutions.visualization.page_style import STYLE
@@ -41,8 +42,9 @@ class PageView:
 
 
 def feature_page_html(
-    page, *, title: str | None = None, target_note: str | None = None, neuronpedia: str | None = None,
+    page: Any, *, title: str | None = None, target_note: str | None = None, neuronpedia: str | None = None,
     unit: str = "SAE units", companion_measure: str = "Jaccard index", try_it: bool = True,
+    overview: str | None = None, links: Mapping[int, str] | None = None,
 ) -> str:
     """One feature page as a self-contained HTML document.
 
@@ -54,9 +56,19 @@ def feature_page_html(
         unit: of the activations.
         companion_measure: what the numbers of `page.companions` are.
         try_it: whether to say how one's own text is tried.
+        overview: the address of a page that lists all of them, relative to this one.
+        links: latent to the address of its page, for the neighbours and companions that have one.
+
+    Returns:
+        The document. It needs no other file, runs no script, and asks no server for anything.
+
+    Example:
+        >>> document = feature_page_html(index.page(latent, concepts), title="Days of the week")
+        >>> "<script" in document, "https://" in document
+        (False, False)
     """
     head = text_html(_title(page, title))
-    body = _article(page, title, target_note, neuronpedia, unit, companion_measure, try_it, level=1)
+    body = _article(page, title, target_note, neuronpedia, unit, companion_measure, try_it, 1, overview, links)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -69,18 +81,43 @@ def feature_page_html(
 
 
 def show_page(
-    page, *, title: str | None = None, target_note: str | None = None, neuronpedia: str | None = None,
+    page: Any, *, title: str | None = None, target_note: str | None = None, neuronpedia: str | None = None,
     unit: str = "SAE units", companion_measure: str = "Jaccard index", try_it: bool = False, level: int = 3,
 ) -> PageView:
-    """The same page for a notebook, whose headings begin at `level`. It looks the same on the built site."""
+    """The same page for a notebook, whose headings begin at `level`. It looks the same on the built site.
+
+    Args:
+        page: a `FeaturePage`.
+        title: the heading, by default "Latent 42".
+        target_note: as for `feature_page_html`, and so are the next four.
+        neuronpedia: the latent's address there.
+        unit: of the activations.
+        companion_measure: what the numbers of `page.companions` are.
+        try_it: whether to say how one's own text is tried.
+        level: of the first heading, 1 to 5; those below it are one lower.
+
+    Returns:
+        What a notebook shows.
+    """
     body = _article(page, title, target_note, neuronpedia, unit, companion_measure, try_it, level)
     return PageView(STYLE + body, dashboard_words(page))
 
 
-def show_pages(pages: Sequence, names: Sequence[str] | None = None, **options) -> PageView:
-    """Several pages, folded, the first one open; `options` are those of `show_page`.
+def show_pages(pages: Sequence[Any], names: Sequence[str] | None = None, **options: Any) -> PageView:
+    """Several pages, folded, the first one open.
 
     Unlike `gallery`, it works by keyboard and without scripts.
+
+    Args:
+        pages: feature pages (`FeaturePage`).
+        names: what they are called, by default "latent 7".
+        **options: as for `show_page`.
+
+    Returns:
+        What a notebook shows.
+
+    Raises:
+        InputError: no pages, or more or fewer names than pages.
     """
     pages = list(pages)
     if not pages:
@@ -97,8 +134,34 @@ def show_pages(pages: Sequence, names: Sequence[str] | None = None, **options) -
     return PageView(f'{STYLE}<div class="ms-page">{"".join(folds)}</div>', words)
 
 
-def save_page(page, path: str | os.PathLike[str], **options) -> Path:
-    """Write `feature_page_html(page, **options)` to a file, whole or not at all, and return its path."""
+def page_parts(page, unit: str = "SAE units", level: int = 3) -> dict[str, str]:
+    """The parts of a feature page, for somebody else to lay out.
+
+    Args:
+        page: an `analysis.FeaturePage`.
+        unit: of the activations.
+        level: of the headings.
+
+    Returns:
+        facts, concept, examples and logits as HTML, each for the inside of an element of the class "ms-page"; "" for
+        a part that the page does not have.
+    """
+    concept = getattr(page, "concept", None)
+    return {"facts": _facts(page, unit), "concept": _concept(concept, level) if concept else "",
+            "examples": _examples(page, unit, level), "logits": _logits(page, level)}
+
+
+def save_page(page: Any, path: str | os.PathLike[str], **options: Any) -> Path:
+    """Write `feature_page_html(page, **options)` to a file, whole or not at all.
+
+    Args:
+        page: a `FeaturePage`.
+        path: the file.
+        **options: as for `feature_page_html`.
+
+    Returns:
+        The file.
+    """
     return write_page(feature_page_html(page, **options), path)
 
 
@@ -126,10 +189,13 @@ def _title(page, title: str | None) -> str:
     return f"Latent {page.latent}" if title is None else str(title)
 
 
-def _article(page, title, target_note, neuronpedia, unit, companion_measure, try_it, level: int) -> str:
+def _article(
+    page, title, target_note, neuronpedia, unit, companion_measure, try_it, level: int, overview=None, links=None
+) -> str:
     """The page itself, without style and document around it."""
     concept = getattr(page, "concept", None)
     parts = [
+        f'<p><a href="{html.escape(overview)}">All latents</a></p>' if overview else "",
         f'<h{level} class="ms-name">{text_html(_title(page, title))}</h{level}>',
         f'<p class="ms-muted">{text_html(target_note)}</p>' if target_note else "",
         _facts(page, unit),
@@ -138,7 +204,7 @@ def _article(page, title, target_note, neuronpedia, unit, companion_measure, try
         '<div class="ms-columns">',
         _logits(page, level + 1),
         "<div>", _histogram(page, unit, level + 1), "</div><div>",
-        _others(page, companion_measure, level + 1),
+        _others(page, companion_measure, level + 1, links or {}),
         "</div></div>",
         f'<p class="ms-muted">{TRY_IT}</p>' if try_it else "",
         _link(neuronpedia) if neuronpedia else "",
@@ -222,7 +288,7 @@ def _logits(page, level: int) -> str:
     return f"<div>{_heading('Logits', level)}{note}{''.join(tables)}</div>"
 
 
-def _others(page, companion_measure: str, level: int) -> str:
+def _others(page, companion_measure: str, level: int, links: Mapping[int, str]) -> str:
     """Latents that point the same way, and latents that fire together with this one."""
     parts = []
     for name, column, pairs in (
@@ -231,12 +297,19 @@ def _others(page, companion_measure: str, level: int) -> str:
     ):
         if pairs:
             rows = "".join(
-                f'<tr><th scope="row">latent {int(latent)}</th><td class="ms-number">{number(float(value))}</td></tr>'
+                f'<tr><th scope="row">{_named(int(latent), links)}</th>'
+                f'<td class="ms-number">{number(float(value))}</td></tr>'
                 for latent, value in pairs
             )
             head = f'<tr><th scope="col">latent</th><th scope="col" class="ms-number">{text_html(column)}</th></tr>'
             parts.append(f"<table><caption>{name}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>")
     return _heading("Other latents", level) + "".join(parts) if parts else ""
+
+
+def _named(latent: int, links: Mapping[int, str]) -> str:
+    """A latent's number, which leads to its page where it has one."""
+    name = f"latent {latent}"
+    return f'<a href="{html.escape(links[latent])}">{name}</a>' if latent in links else name
 
 
 def _link(address: str) -> str:

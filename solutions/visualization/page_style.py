@@ -118,3 +118,13 @@ STYLE = (  # the shades last: they have the same weight as the rule for any toke
     f"@media(prefers-color-scheme:dark){{{_NOT_LIGHT}{{{_variables('dark')}}}}}"
     f"{_DARK_PAGES}{{{_variables('dark')}}}{_RULES}{_SHADES}</style>"
 )
+
+
+def scheme_style() -> str:
+    """The style for surroundings that say by CSS (`color-scheme`) whether they are light or dark, as Streamlit's do.
+
+    A reader's switch takes effect at once, with no word to a server.
+    """
+    pairs = [dict(part.split(":") for part in _variables(mode).split(";") if part) for mode in PAPER]
+    both = "".join(f"{name}:light-dark({light},{pairs[1][name]});" for name, light in pairs[0].items())
+    return f"<style>.ms-page{{{both}}}{_RULES}{_SHADES}</style>"

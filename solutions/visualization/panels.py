@@ -22,6 +22,8 @@ def dot_panels(
 ) -> go.Figure:
     """A line per name in each panel: a dot at the mean, a bar from the first quartile to the third.
 
+    The panels stand below one another, so that long names can be read on a phone.
+
     Args:
         table: long, for instance one row for each basis and concept. Rows that agree in `rows` (and in `panels`)
             are averaged; where there is only one, there is no bar.
@@ -32,8 +34,13 @@ def dot_panels(
         highlight: names drawn in orange, as diamonds.
         controls: names drawn in grey, as open circles: baselines and controls.
         x_range: ends of the axis of all panels.
+        title: what stands above the figure; nothing by default.
 
-    The panels stand below one another, so that long names can be read on a phone.
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a column or a name is missing, or there is nothing to draw.
     """
     measures = dict(measures or {"f1": "F1"})
     check_columns(table, [rows, *measures, *([panels] if panels else [])])

@@ -54,10 +54,13 @@ def passage_heatmap(
 ) -> go.Figure:
     """Which latents fire where in a passage: a row per latent, a column per token.
 
+    In each line only the latents that fire in it have a row. An empty cell is a zero.
+
     Args:
         features: [tokens, latents], zero where a latent is silent.
         tokens: the passage's tokens.
         latents: which ones to draw; by default the `n` that are strongest somewhere in the passage.
+        n: how many latents.
         order: "clusters" puts latents together that fire on the same tokens (average linkage of cosine distances,
             a line between groups that are more than 0.7 apart), "peaks" orders them by where they are strongest, and
             "given" leaves them as they are.
@@ -65,8 +68,17 @@ def passage_heatmap(
             share of that maximum: a latent that is loud everywhere no longer hides the others.
         names: latent to a name for it, for instance its concept.
         line: tokens to a line.
+        title: what stands above the figure; nothing by default.
 
-    In each line only the latents that fire in it have a row. An empty cell is a zero.
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: features of other tokens, an unknown order, or no latent is active.
+
+    Example:
+        >>> passage_heatmap(features, words, n=5).layout.meta["alt"]
+        'Heatmap of 5 latents over a passage of 7 tokens: “Paris is the capital of France.”. ...'
     """
     check_matrix("features", features, rows=tokens)
     known = {"clusters": _clustered, "peaks": _by_peak, "given": _as_given}
@@ -106,8 +118,16 @@ def passage_difference(
     Args:
         first, second: (tokens, features), features being [tokens, latents].
         latents: which ones to draw; by default the `n` that differ most somewhere.
+        n: how many latents.
         maxima, names, line: as for `passage_heatmap`.
         called: what to call the two passages in the description.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: features of other tokens or another SAE, or passages that do not differ.
     """
     (one, left), (two, right) = first, second
     check_matrix("first", left, rows=one)

@@ -57,7 +57,23 @@ def shaded_html(
 ) -> str:
     """One text, its tokens shaded by value, orange above zero and blue below, as a piece of HTML with its style.
 
-    maximum: the value of the full colour, by default the largest in size. Tokens that are not shaded are zero.
+    Tokens that are not shaded are zero.
+
+    Args:
+        tokens: the text's tokens.
+        values: a number for each.
+        unit: of the numbers.
+        maximum: the value of the full colour, by default the largest in size.
+
+    Returns:
+        The HTML, in which the text is escaped.
+
+    Raises:
+        InputError: more or fewer values than tokens.
+
+    Example:
+        >>> "&lt;b&gt;" in shaded_html(["<b>", " Paris"], [0.0, 2.5])
+        True
     """
     numbers = [float(v) for v in (values.tolist() if isinstance(values, Tensor) else values)]
     largest = max((abs(v) for v in numbers if math.isfinite(v)), default=0.0) if maximum is None else maximum

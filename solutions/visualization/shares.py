@@ -21,8 +21,18 @@ def density_histogram(
 ) -> go.Figure:
     """How often latents are active, on a logarithmic axis, as shares of each group's latents.
 
-    groups: name to the density of every latent, between 0 and 1. A latent that is never active has no
-    place on a logarithmic axis: those stand apart, left of it.
+    A latent that is never active has no place on a logarithmic axis: those stand apart, left of it.
+
+    Args:
+        groups: name to the density of every latent, between 0 and 1.
+        n_bins: of the histogram.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw, or a density is none.
     """
     if not groups:
         raise InputError("groups: expected at least one name and its densities, got none.")
@@ -79,10 +89,21 @@ def _percent(power: int) -> str:
 def stacked_bars(
     rows: Mapping[str, Mapping[str, float]], x_title: str = "share (%)", title: str | None = None
 ) -> go.Figure:
-    """One bar per row, cut into parts that make up the whole: what an interval, a latent or an error consists of.
+    """One bar per row, cut into parts that make up the whole: what an interval, a latent or an error consists
+    of.
 
-    rows: name to part to count (or any amount that adds up). Each bar is scaled to 100 %, hovering gives the amount.
-    Parts keep their order; at most eight can be told apart.
+    Each bar is scaled to 100 %, hovering gives the amount. Parts keep their order.
+
+    Args:
+        rows: name to part to count (or any amount that adds up); at most eight parts can be told apart.
+        x_title: name of the axis, with its unit in brackets.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw, too many parts, or a part that is negative.
     """
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     if not parts:
@@ -127,9 +148,19 @@ def interval_purity(
 ) -> go.Figure:
     """Does a label that was read off the strongest examples still hold for the weaker ones? A line per latent.
 
-    rows: name to share, from 0 to 1, in each interval; NaN where an interval is empty. intervals: their names,
-    strongest first. counts: name to the number of tokens behind each share, for the 95 % band (Wilson's
-    interval: with few tokens it is wide, and never leaves 0 to 100).
+    Args:
+        rows: name to share, from 0 to 1, in each interval; NaN where an interval is empty.
+        intervals: their names, strongest first.
+        y_title: name of the axis, with its unit in brackets.
+        counts: name to the number of tokens behind each share, for the 95 % band (Wilson's interval: with few
+            tokens it is wide, and never leaves 0 to 100).
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a share is none, or counts are of another latent.
     """
     shares = {name: torch.as_tensor(values).double() for name, values in rows.items()}
     for name, values in shares.items():

@@ -56,7 +56,18 @@ def plain(x: Tensor | Sequence, digits: int = 3) -> list:
 
 
 def visible(token: str) -> str:
-    """A token as one can see it: ␣ for a leading space, ↵ for a line break, → for a tab."""
+    r"""A token as one can see it: ␣ for a leading space, ↵ for a line break, → for a tab.
+
+    Args:
+        token: its text.
+
+    Returns:
+        The same, with a leading space, tabs and line breaks as signs; ∅ for nothing at all.
+
+    Example:
+        >>> visible(" Paris\n")
+        '␣Paris↵'
+    """
     shown = printable(token)
     if shown.startswith(" "):
         shown = "␣" + shown[1:]
@@ -64,10 +75,20 @@ def visible(token: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text whose invisible characters are spelled out, so that none can break a page or reorder what is read.
+    r"""Text whose invisible characters are spelled out, so that none can break a page or reorder what is read.
 
     Line breaks and tabs become ↵ and →, other control characters their pictures (␀ to ␡). What has no shape of its
     own (marks of writing direction, lone surrogates, unassigned code points) becomes its number: ⟨U+202E⟩.
+
+    Args:
+        text: anything.
+
+    Returns:
+        The text, safe to be shown.
+
+    Example:
+        >>> printable("a\tb\u202ec")
+        'a→b⟨U+202E⟩c'
     """
     parts = []
     for place, character in enumerate(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -71,7 +72,16 @@ def token_strips(
 ) -> go.Figure:
     """Texts, each token shaded by its value: orange above zero, blue below, none at zero. All share one scale.
 
-    texts: for each text its tokens and their values.
+    Args:
+        texts: for each text its tokens and their values.
+        title: what stands above the figure; nothing by default.
+        unit: of the values.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no texts, or more or fewer values than tokens.
     """
     texts = [(list(tokens), [float(v) for v in plain(values, 6)]) for tokens, values in texts]
     for tokens, values in texts:
@@ -98,14 +108,42 @@ def token_strip(
     tokens: Sequence[str], values: Sequence[float] | Tensor, title: str | None = None,
     unit: str = "activation units",
 ) -> go.Figure:
-    """One text, each token shaded by its value."""
+    """One text, each token shaded by its value.
+
+    Args:
+        tokens: the text's tokens.
+        values: a number for each.
+        title: what stands above the figure; nothing by default.
+        unit: of the numbers.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: more or fewer values than tokens.
+
+    Example:
+        >>> token_strip(words, features.amax(1)).layout.meta["alt"]
+        '1 text(s), 7 tokens, shaded by value: 7 are not zero. The strongest is “␣is” with 17.5 activation units.'
+    """
     return token_strips([(tokens, values)], title, unit)
 
 
-def dashboard(page, title: str | None = None) -> go.Figure:
+def dashboard(page: Any, title: str | None = None) -> go.Figure:
     """A feature's page, offline: examples by interval, histogram, tokens made likelier and less likely.
 
     page: a `FeaturePage` from `analysis.feature_page`.
+
+    Args:
+        page: a `FeaturePage` from `FeatureIndex.page` or `feature_page` of `solutions.analysis`.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> dashboard(index.page(latent)).layout.meta["alt"]
+        'Feature page of latent ... Strongest on: ␣Sunday, ␣Tuesday, ␣Tuesday. Makes most likely: ...'
     """
     return page_figure(page, title, room_for(page))
 

@@ -52,8 +52,22 @@ def training_curves(
         logs: the log of a run, or name to log. A log has a row for every step that was written down.
         measures: column to name of the axis; by default those of `WATCHED` that some log has. A log without
             a column is left out of that panel.
-        x: the column to draw along.
-        log_x: stretch the beginning of the run, where most happens.
+        x: the column along which.
+        x_title: its name on the axis.
+        log_x: a logarithmic axis.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no log, an empty one, or one without the columns.
+
+    Example:
+        >>> from solutions.sae import failed_runs
+        >>> figure = training_curves(failed_runs(), x="step", x_title="step")
+        >>> len({line.name for line in figure.data})
+        8
     """
     runs = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
     if not runs or any(len(log) == 0 for log in runs.values()):
@@ -101,8 +115,17 @@ def pareto(
         table: one row for each trained SAE.
         group: the column that says which line a row belongs to.
         knob: the column that was turned along a line; rows that agree in it are seeds of one point.
-        x: the column along which to compare, and its name.
+        x: the column along which to compare.
+        x_title: its name on the axis.
         measures: column to name of the axis; by default explained variance and ΔCE, where the table has them.
+        log_x: a logarithmic axis.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a column is missing, or there is nothing to draw.
     """
     known = {"ev": "explained variance", "explained_variance": "explained variance", "delta_ce": "ΔCE (nats per token)"}
     measures = dict(measures or {c: t for c, t in known.items() if c in table})
@@ -148,7 +171,16 @@ def knobs(
             `value` where to.
         turned: which knobs to show, in this order, and the names of their axes.
         measures: column to name; at most four fit beside one another.
+        knob: the column that says what was turned.
+        value: the column that says where to.
         log_x: knobs that are turned by factors.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: a column or a knob is missing, or there are too many measures.
     """
     check_columns(table, [knob, value, *measures])
     missing = [name for name in turned if not (table[knob] == name).any()]
@@ -183,8 +215,20 @@ def recovery(panels: Mapping[str, Tensor], x_title: str = "latent", y_title: str
              title: str | None = None) -> go.Figure:
     """Cosines of true features with what was found, one panel for each way of finding: a diagonal is a success.
 
-    panels: name to cosines [true features, found], arranged so that partners stand on the diagonal
-    (`solutions.analysis.arrange`). What points away from a feature is as empty as what has nothing to do with it.
+    What points away from a feature is as empty as what has nothing to do with it.
+
+    Args:
+        panels: name to cosines [true features, found], arranged so that partners stand on the diagonal
+            (`solutions.analysis.arrange`).
+        x_title: name of the axis, with its unit in brackets.
+        y_title: name of the axis, with its unit in brackets.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw.
     """
     if not panels:
         raise InputError("panels: expected at least one name and its matrix, got none.")
@@ -220,9 +264,23 @@ def matched_histogram(
     groups: Mapping[str, Tensor | Sequence[float]], at: float = 0.7, n_bins: int = 40,
     x_title: str = "cosine with the partner", title: str | None = None,
 ) -> go.Figure:
-    """How like their partners matched latents are, group by group; a line marks from where on they count as the same.
+    """How like their partners matched latents are, group by group; a line marks from where on they count as the
+    same.
 
-    groups: name to the cosines of matched pairs (`Matching.cosine`). Put what chance gives beside them.
+    Put what chance gives beside them.
+
+    Args:
+        groups: name to the cosines of matched pairs (`Matching.cosine`).
+        at: where the line stands.
+        n_bins: of the histogram.
+        x_title: name of the axis, with its unit in brackets.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw.
     """
     if not groups:
         raise InputError("groups: expected at least one group of cosines, got none.")

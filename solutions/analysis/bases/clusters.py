@@ -26,17 +26,28 @@ WINDOW = 6
 class ExampleClusters(NamedTuple):
     """How one latent's examples fall into clusters."""
 
-    latent: int
-    places: np.ndarray        # [examples] where they stand in the index
-    cluster: np.ndarray       # [examples] 0 for the largest cluster
-    silhouette: float         # how well the clusters are set apart: 1 perfectly, 0 not at all
-    shuffled: np.ndarray      # the same for examples whose columns were shuffled: what luck gives, one number a shuffle
-    anywhere: float           # the same for as many tokens from anywhere in the text
-    by_number: pd.DataFrame   # n_clusters, silhouette: what each number of clusters would have given
-    table: pd.DataFrame       # cluster, n, mean activation, tokens, and concept with its share when there are labels
+    latent: int               #: its number
+    places: np.ndarray        #: [examples] where they stand in the index
+    cluster: np.ndarray       #: [examples] 0 for the largest cluster
+    silhouette: float         #: how well the clusters are set apart; 1 perfectly, 0 not at all
+    shuffled: np.ndarray      #: the same for examples whose columns were shuffled; what luck gives, one number each
+    anywhere: float           #: the same for as many tokens from anywhere in the text
+    by_number: pd.DataFrame   #: n_clusters, silhouette; what each number of clusters would have given
+    table: pd.DataFrame       #: cluster, n, mean activation, tokens, and concept with its share when there are labels
 
     def examples(self, index: FeatureIndex, cluster: int, k: int = 5, before: int = 7, after: int = 3) -> list[Example]:
-        """Some of a cluster's examples, strongest first."""
+        """Some of a cluster's examples, strongest first.
+
+        Args:
+            index: the index they were drawn from.
+            cluster: its number.
+            k: how many at most.
+            before: tokens shown before the one in question.
+            after: tokens shown after the one in question.
+
+        Raises:
+            InputError: there is no such cluster.
+        """
         if cluster not in self.cluster:
             raise InputError(f"cluster: expected 0 to {int(self.cluster.max())}, got {cluster!r}.")
         where, values = (x.numpy() for x in index.latent(self.latent))
@@ -79,8 +90,16 @@ def example_clusters(
         most: clusters, at most.
         n_shuffles, seed: of the control; the seed also draws the examples.
 
+    Returns:
+        The examples, their clusters, and the two controls.
+
     Raises:
         InputError: the latent is active on too few tokens.
+
+    Example:
+        >>> clusters = example_clusters(index, latent, n=60, n_shuffles=3)
+        >>> bool(clusters.silhouette > clusters.shuffled.max())
+        True
     """
     if by not in BY:
         raise unknown_name("way to compare examples", by, BY)

@@ -28,15 +28,27 @@ LOOKUP = "token lookup"
 class LabelledTokens(NamedTuple):
     """Labelled texts as one long row of tokens, BOS and padding left out."""
 
-    ids: Tensor                # [tokens] int64
-    document: Tensor           # [tokens] int64
-    labels: Tensor             # [tokens, concepts] bool
-    concepts: tuple[str, ...]
-    test: Tensor               # [tokens] bool: measured on. What is chosen or trained uses the others
+    ids: Tensor                #: [tokens] int64
+    document: Tensor           #: [tokens] int64
+    labels: Tensor             #: [tokens, concepts] bool
+    concepts: tuple[str, ...]  #: their names
+    test: Tensor               #: [tokens] bool: measured on. What is chosen or trained uses the others
 
 
 def labelled_tokens(world: LabelledTexts, share: float = 0.5, seed: int = 0) -> LabelledTokens:
-    """Texts from `labelled_texts`, token by token, with a share of the documents put aside for testing."""
+    """Texts from `labelled_texts`, token by token, with a share of the documents put aside for testing.
+
+    Args:
+        world: from `labelled_texts`.
+        share: of the documents put aside for testing.
+        seed: draws which.
+
+    Returns:
+        One long row of tokens.
+
+    Raises:
+        InputError: fewer than two texts, or a share that is not between 0 and 1.
+    """
     kept = world.tokens.content.cpu()
     document = torch.arange(len(kept))[:, None].expand_as(kept)[kept]
     return LabelledTokens(world.tokens.ids.cpu()[kept], document, world.labels[kept], world.concepts,
@@ -46,11 +58,15 @@ def labelled_tokens(world: LabelledTexts, share: float = 0.5, seed: int = 0) -> 
 class BasisComparison(NamedTuple):
     """What `compare_bases` finds."""
 
-    table: pd.DataFrame     # a row for each basis
-    concepts: pd.DataFrame  # a row for each basis and concept
+    table: pd.DataFrame     #: a row for each basis
+    concepts: pd.DataFrame  #: a row for each basis and concept
 
     def by_group(self) -> pd.DataFrame:
-        """basis, group, f1, average_precision (means over the group's concepts) and n (how many concepts)."""
+        """basis, group, f1, average_precision (means over the group's concepts) and n (how many concepts).
+
+        Raises:
+            InputError: the concepts have no groups.
+        """
         if "group" not in self.concepts:
             raise InputError("the concepts have no groups: give compare_bases groups=concept_groups().")
         grouped = self.concepts.groupby(["basis", "group"], sort=False)
@@ -95,6 +111,10 @@ def compare_bases(
           test); entropy (bits, mean over those units; see `concept_entropy`); active (mean share of tokens on which a
           unit is active); n (those units) and n_units. A row for token lookup, which has no units, comes last.
         - concepts: basis, concept, group, unit, f1, precision, recall, average_precision, lookup_f1, n (test tokens).
+
+    Raises:
+        InputError: no basis, an unknown one to shuffle, features that do not fit the text, or too little
+            text.
     """
     if not bases:
         raise InputError("bases: expected at least one, such as {'SAE': features}.")

@@ -43,13 +43,23 @@ def standard_bases(
 ) -> dict[str, Callable[[], Tensor]]:
     """Functions that make the bases to compare an SAE with, for `compare_bases`.
 
-    world, text: the same texts, as `labelled_texts` and as `labelled_tokens` give them; k_sparse: how many units a
-    sparse probe may read; seed: of random directions and ICA.
+    The bases: the SAE's latents; the neurons of the MLP before the hook point, where they are positive; the
+    dimensions of the activation, principal and independent components and random directions (as many of these
+    as latents), each direction with two signs giving two units; random directions made as sparse as the SAE;
+    and three kinds of probe, with a unit for each concept that has learned it from the labels: on the
+    activation, on k latents and on k neurons.
 
-    The bases: the SAE's latents; the neurons of the MLP before the hook point, where they are positive; the dimensions
-    of the activation, principal and independent components and random directions (as many of these as latents), each
-    direction with two signs giving two units; random directions made as sparse as the SAE; and three kinds of probe,
-    with a unit for each concept that has learned it from the labels: on the activation, on k latents and on k neurons.
+    Args:
+        model: a loaded model.
+        sae: the SAE.
+        target: what is being studied.
+        world: texts from `labelled_texts`.
+        text: the same texts, from `labelled_tokens`.
+        k_sparse: how many units a sparse probe may read.
+        seed: of random directions and ICA.
+
+    Returns:
+        Name to a function that makes the features [tokens, units].
     """
     neuron_hook = neurons_before(model, target)
 
@@ -113,11 +123,23 @@ def encode_all(sae: SAE, x: Tensor, rows: int = 4096) -> Tensor:
 
 
 def ica_directions(x: Tensor, n: int | None = None, seed: int = 0, steps: int = 100, most: int = 10_000) -> Tensor:
-    """Directions along which the activations are as little like a bell curve as can be (FastICA, scikit-learn), [n, d].
+    """Directions along which the activations are as little like a bell curve as can be (FastICA, scikit-learn).
 
-    x: activations [tokens, d], of which at most `most`, evenly spaced, are looked at; n: all d by default; steps: at
-    most. ICA seldom converges on residual streams within a hundred steps: what it has by then is taken.
-    The directions have unit length and are read off `x - mean`, as `project` does.
+    ICA seldom converges on residual streams within a hundred steps: what it has by then is taken. The
+    directions have unit length and are read off `x - mean`, as `project` does.
+
+    Args:
+        x: [tokens, d] activations.
+        n: how many directions; all d by default.
+        seed: of the start.
+        steps: at most.
+        most: so many tokens, evenly spaced, are looked at.
+
+    Returns:
+        [n, d].
+
+    Raises:
+        InputError: no [tokens, d], or a number that cannot be.
     """
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
@@ -135,21 +157,46 @@ def ica_directions(x: Tensor, n: int | None = None, seed: int = 0, steps: int = 
 
 
 def linear_probe(x: Tensor, text: LabelledTokens, penalty: float = 1e-4, steps: int = 40) -> Tensor:
-    """What logistic regressions on activations say of every common concept, [tokens, concepts], from 0 to 1.
+    """What logistic regressions on activations say of every common concept.
 
-    x: [tokens, d]. Trained on the train tokens, all concepts at once; penalty: of the squared size of the weights.
-    The probability of a concept is used like the activation of a unit. Concepts with fewer than `LEAST` train tokens
-    get no probe.
+    Trained on the train tokens, all concepts at once. The probability of a concept is used like the
+    activation of a unit. Concepts with fewer than `LEAST` train tokens get no probe.
+
+    Args:
+        x: [tokens, d].
+        text: from `labelled_tokens`.
+        penalty: of the squared size of the weights.
+        steps: of L-BFGS at most.
+
+    Returns:
+        [tokens, concepts], from 0 to 1.
+
+    Raises:
+        InputError: activations of other tokens.
     """
     check_axes("x", x, "tokens", "d")
     return _probe(_standardised(x, text), lambda x, weight: x @ weight.T, x.shape[1], text, penalty, steps)
 
 
 def k_sparse_probe(features: Tensor, text: LabelledTokens, k: int, penalty: float = 1e-4, steps: int = 40) -> Tensor:
-    """As `linear_probe`, but each concept's probe reads only k units: those whose means with and without it differ.
+    """As `linear_probe`, but each concept's probe reads only k units: those whose means with and without it
+    differ.
 
-    After Gurnee et al. 2023, "Finding Neurons in a Haystack", who choose units by the difference of means too (section
-    3). The means are compared in units of each unit's standard deviation. features: [tokens, units].
+    After Gurnee et al. 2023, "Finding Neurons in a Haystack", who choose units by the difference of means too
+    (section 3). The means are compared in units of each unit's standard deviation.
+
+    Args:
+        features: [tokens, units].
+        text: from `labelled_tokens`.
+        k: how many units a probe reads.
+        penalty: of the squared size of the weights.
+        steps: of L-BFGS at most.
+
+    Returns:
+        [tokens, concepts], from 0 to 1.
+
+    Raises:
+        InputError: features of other tokens, or more units than there are.
     """
     check_axes("features", features, "tokens", "units")
     if check_count(k, "k") > features.shape[1]:

@@ -40,6 +40,12 @@ def shuffled_model(target: Target, seed: int = SEED) -> TransformerBridge:
 def shuffled_sae(target: Target) -> SAE:
     """The stored SAE of the embedded model with its weights shuffled.
 
+    Args:
+        target: what is being studied.
+
+    Returns:
+        A SAELens SAE.
+
     Raises:
         InputError: it is another target, or a file is missing or not what was written.
     """
@@ -55,6 +61,16 @@ def shuffled_features(target: Target, world: LabelledTexts) -> Tensor:
     """Latent activations of the shuffled model's SAE on labelled texts, [tokens, latents]: a basis to compare with.
 
     BOS and padding are left out, as in `labelled_tokens`.
+
+    Args:
+        target: what is being studied.
+        world: from `labelled_texts`.
+
+    Returns:
+        [tokens, latents].
+
+    Raises:
+        InputError: as for `shuffled_sae`.
     """
     x = read_texts(shuffled_model(target), world, target.hook)
     return encode_all(shuffled_sae(target), x)

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def concept_groups() -> dict[str, str]:
-    """The group of each concept of the embedded world: {"french_word": "French", …}."""
+    """The group of each concept of the embedded world: {"french_word": "French", …}.
+
+    Returns:
+        Concept to group.
+    """
     from solutions.smallworld.concepts import CONCEPTS
 
     return {concept.name: concept.group for concept in CONCEPTS}
@@ -51,6 +55,12 @@ def concept_entropy(features: Tensor | FeatureIndex, labels: Tensor) -> Tensor:
     Args:
         features: [tokens, units], or a feature index.
         labels: [tokens, concepts] bool; for an index a row for every place (`place_labels`).
+
+    Returns:
+        [units] bits.
+
+    Raises:
+        InputError: labels that are not a row for each token.
     """
     if isinstance(features, Tensor):
         check_axes("features", features, "tokens", "units")

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 class Absorption(NamedTuple):
     """On how many of a concept's tokens its own latents are silent, and another latent writes their direction."""
 
-    concept: str
-    parents: list[int]   # the concept's own latents
-    n: int               # test tokens with the concept
-    missed: int          # of these, on which all parents are silent
-    absorbed: int        # of these, on which another latent carries the direction
-    elsewhere: float     # control: share of the test tokens *without* the concept, parents silent, that look absorbed
-    random: float        # control: share of the missed tokens that look absorbed for the direction of a random latent
-    table: pd.DataFrame  # latent, n, cosine, carried, precision, recall, token, token_share; most tokens first
+    concept: str         #: its name
+    parents: list[int]   #: the concept's own latents
+    n: int               #: test tokens with the concept
+    missed: int          #: of these, on which all parents are silent
+    absorbed: int        #: of these, on which another latent carries the direction
+    elsewhere: float     #: (control) share of the test tokens *without* the concept, parents silent, that look absorbed
+    random: float        #: (control) share of the missed tokens that look absorbed for the direction of a random latent
+    table: pd.DataFrame  #: latent, n, cosine, carried, precision, recall, token, token_share; most tokens first
 
     @property
     def rate(self) -> float:
@@ -84,6 +84,9 @@ def absorption(
         gain: see `parents`; the paper's value.
         n_controls: random latents whose direction is looked for on the same missed tokens.
         seed: of their choice.
+
+    Returns:
+        The counts and the two controls.
 
     Raises:
         InputError: the concept is unknown or does not occur in both splits, or the parents never fire on it.
@@ -136,6 +139,9 @@ def silent_tokens(
         active on most of the occurrences the one most similar to the parent), cosine, active (the share of the
         occurrences on which it is), and token_share (of its own tokens the share that are this one: near 1, it is the
         word's own latent). Most occurrences first.
+
+    Raises:
+        InputError: an unknown concept, one that does not occur in both splits, or a number that cannot be.
     """
     from scipy.stats import binom, false_discovery_control
 

@@ -41,6 +41,14 @@ def merged(
     Chosen on the train split by the F1 of "first or second", measured on the test split. Look at the two shares: a
     latent of one concept alone has one of them near 0.
 
+    Args:
+        index: a feature index.
+        labels: which tokens have a concept, see `truth.tokens_with`.
+        first: a concept.
+        second: another, which never holds on the same token.
+        k: how many rows at most.
+        concepts: the labels' names; by default those of the embedded world.
+
     Returns:
         latent, n_active (test tokens), share_first and share_second (of the tokens on which it is active),
         recall_first and recall_second, f1_either (for "first or second"), f1_first, f1_second (for each alone), and
@@ -104,6 +112,9 @@ def merged_pairs(
         first, second, latent, share_first, share_second (of its test tokens with one of the two), f1_either, concept,
         concept_f1 (the single concept that describes the latent best), best_first, best_second (the F1 of the best
         latent for each of the two alone); best f1_either first. Empty when there is none.
+
+    Raises:
+        InputError: labels that the table was not made from.
     """
     if labels.ndim != 2 or labels.shape[1] != len(table.concepts):
         raise InputError(f"labels: expected [n_tokens, {len(table.concepts)}], as the table was made from.")

@@ -35,9 +35,9 @@ KINDS = ("one", "split", "merged", "gone", "new")
 class Splits(NamedTuple):
     """Which latents of the narrow SAE are which of the wide one."""
 
-    table: pd.DataFrame  # narrow, wide, cosine, share_of_narrow, share_of_wide, kind
-    n_narrow: int        # latents of the narrow SAE that are alive on these tokens
-    n_wide: int          # latents of the wide SAE that are
+    table: pd.DataFrame  #: narrow, wide, cosine, share_of_narrow, share_of_wide, kind
+    n_narrow: int        #: latents of the narrow SAE that are alive on these tokens
+    n_wide: int          #: latents of the wide SAE that are
 
     def counts(self) -> pd.DataFrame:
         """For each kind: rows, narrow and wide (latents it concerns), and what share of their SAE's live latents."""
@@ -50,14 +50,28 @@ class Splits(NamedTuple):
         return pd.DataFrame(rows, columns=columns)
 
     def children(self, narrow: int) -> pd.DataFrame:
-        """The rows of one narrow latent, the child with the largest share of it first."""
+        """The rows of one narrow latent, the child with the largest share of it first.
+
+        Args:
+            narrow: its number.
+
+        Raises:
+            InputError: it is dead on these tokens, or does not exist.
+        """
         rows = self.table[self.table["narrow"] == narrow]
         if not len(rows):
             raise InputError(f"narrow latent {narrow} is dead on these tokens, or does not exist.")
         return rows.sort_values("share_of_narrow", ascending=False, kind="stable").reset_index(drop=True)
 
     def of_kind(self, kind: str) -> pd.DataFrame:
-        """The rows of one kind."""
+        """The rows of one kind.
+
+        Args:
+            kind: "one", "split", "merged", "gone" or "new".
+
+        Raises:
+            InputError: there is no such kind.
+        """
         if kind not in KINDS:
             raise unknown_name("kind", kind, KINDS)
         return self.table[self.table["kind"] == kind].reset_index(drop=True)
@@ -85,7 +99,7 @@ def splits(
         least: latents active on fewer tokens than this are left out.
 
     Returns:
-        The table: narrow, wide, cosine, share_of_narrow (of the narrow latent's summed activation, what falls on
+        A table with narrow, wide, cosine, share_of_narrow (of the narrow latent's summed activation, what falls on
         tokens on which the wide one is active), share_of_wide (the same the other way round) and kind. Without a
         relation the three numbers are those of the latent that comes closest by direction.
 

@@ -27,12 +27,12 @@ class UnionF1(NamedTuple):
     """How well "one of these latents is active" predicts a concept, for 1, 2, … latents, on text that did not choose
     them."""
 
-    concept: str
-    table: pd.DataFrame  # size, latent (the one that came in), train_f1, precision, recall, f1, random_f1
-    lookup_f1: float     # the best set of token ids, of any size
-    lookup_size: int     # how many ids that is
-    always_f1: float     # saying yes on every token
-    n: int               # test tokens with the concept
+    concept: str         #: its name
+    table: pd.DataFrame  #: size, latent (the one that came in), train_f1, precision, recall, f1, random_f1
+    lookup_f1: float     #: the best set of token ids, of any size
+    lookup_size: int     #: how many ids that is
+    always_f1: float     #: saying yes on every token
+    n: int               #: test tokens with the concept
 
     @property
     def single_f1(self) -> float:
@@ -61,6 +61,9 @@ def union_f1(
         k: latents at most.
         n_random: unions of as many latents drawn at random, of those that are alive; random_f1 is their mean.
         seed: of the random ones.
+
+    Returns:
+        The latents, and the F1 of the first 1, 2, … of them.
 
     Raises:
         InputError: the concept is unknown, or does not occur in both splits.

@@ -42,6 +42,9 @@ def explanations(
         latent, explanation, top (share of the k examples that it fits), precision, recall, f1 (on the test split; the
         latent is the detector, as in `HypothesisScore`), best and best_f1 (the concept that suits the latent best on
         all its train tokens, and its F1 on the test split), n_active.
+
+    Raises:
+        InputError: no latent is active often enough, or labels are missing.
     """
     columns = named_labels(index, labels)
     holds = torch.stack(list(columns.values()), dim=1)
@@ -105,6 +108,9 @@ def liar(
 
     Returns:
         The rows of `explanations` that are such, the worst first.
+
+    Raises:
+        InputError: `by` is none of the three, or as for `explanations`.
     """
     if by not in ("recall", "precision", "f1"):
         raise InputError(f"by: expected 'recall', 'precision' or 'f1', got {by!r}.")

@@ -61,6 +61,9 @@ def contrast_pairs(
         latent, n_pairs (pairs in which it differs), difference (mean of first minus second over all pairs, in
         activation units), consistent (share of those n_pairs that lean the way most of them do), p, q. Smallest p
         first, of equal ones the largest difference. Latents that differ in no pair are left out.
+
+    Raises:
+        InputError: no pairs, an empty text, or an unknown place.
     """
     if at not in WHERE:
         raise unknown_name("place", at, WHERE)
@@ -79,8 +82,15 @@ def contrast_pairs(
 def shared_contrasts(tables: Sequence[pd.DataFrame], alpha: float = 0.05) -> pd.DataFrame:
     """The latents that several sets of pairs have in common: each finds them, and all lean the same way.
 
-    tables: from `contrast_pairs`, one for each template; alpha: the largest q that counts.
-    Returns latent, difference (the mean over the tables) and q (the largest), the largest difference first.
+    Args:
+        tables: from `contrast_pairs`, one for each template.
+        alpha: the largest q that counts.
+
+    Returns:
+        latent, difference (the mean over the tables) and q (the largest), the largest difference first.
+
+    Raises:
+        InputError: fewer than two tables.
     """
     if len(tables) < 2:
         raise InputError(f"tables: expected two or more tables from contrast_pairs, got {len(tables)}.")

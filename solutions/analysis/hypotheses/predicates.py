@@ -34,17 +34,28 @@ class Predicate:
     ) -> Tensor:
         """Where it holds: [n_tokens] bool, one for every place of the index; never on BOS.
 
-        labels: for `concept` and `kind`: the texts that the index was made from (`labelled_texts`), or columns of
-        your own, {concept: [n_tokens] bool}.
+        Args:
+            index: a feature index.
+            labels: for `concept` and `kind`: the texts that the index was made from (`labelled_texts`), or
+                columns of your own, {concept: [n_tokens] bool}.
 
         Raises:
             InputError: a token or concept that does not exist, a pattern that takes too long, labels that are missing.
+
+        Example:
+            >>> weekend = token("Saturday", "Sunday")
+            >>> (weekend & ~position(first=5)).on(index).sum()
+            tensor(19)
         """
         reading = index if isinstance(index, Reading) else Reading.of(index, labels)
         return torch.from_numpy(self.holds(reading))
 
     def holds(self, reading: Reading) -> np.ndarray:
-        """The same, [n_tokens] bool, as an array."""
+        """The same, [n_tokens] bool, as an array.
+
+        Args:
+            reading: the text as predicates see it.
+        """
         return self._holds(reading) & ~reading.is_bos
 
     def _holds(self, reading: Reading) -> np.ndarray:
@@ -92,7 +103,17 @@ class _Token(Predicate):
 
 
 def token(*texts: str) -> Predicate:
-    """The token is one of these. "Paris" takes in " Paris" with the space before it; " Paris" is only that."""
+    """The token is one of these. "Paris" takes in " Paris" with the space before it; " Paris" is only that.
+
+    Args:
+        *texts: one or several tokens.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: no text, or something else.
+    """
     if not texts:
         raise InputError("token needs at least one text, such as token('Paris').")
     for text in texts:
@@ -113,7 +134,18 @@ class _Matches(Predicate):
 
 
 def token_matches(pattern: str, ignore_case: bool = False) -> Predicate:
-    """A regular expression is found in the token's text, white space included: r"^ un", r"\\d"."""
+    """A regular expression is found in the token's text, white space included: r"^ un", r"\\d".
+
+    Args:
+        pattern: the expression.
+        ignore_case: whether capitals count as small letters.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: a pattern that cannot be read.
+    """
     return _Matches(Pattern(pattern, ignore_case))
 
 
@@ -140,8 +172,18 @@ class _TextMatches(Predicate):
 def text_matches(pattern: str, within: int = 60, ignore_case: bool = False) -> Predicate:
     """The text read so far, this token included, ends in a match of a regular expression.
 
-    within: how many characters the match may have at most. What comes after the token is not looked at, whatever the
-    expression says.
+    What comes after the token is not looked at, whatever the expression says.
+
+    Args:
+        pattern: the expression.
+        within: how many characters the match may have at most.
+        ignore_case: whether capitals count as small letters.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: a pattern that cannot be read, or a number below 1.
     """
     return _TextMatches(Pattern(pattern, ignore_case), check_count(within, "within"))
 
@@ -160,7 +202,18 @@ class _Previous(Predicate):
 
 
 def previous(predicate: Predicate, within: int = 5) -> Predicate:
-    """It holds on at least one of the `within` tokens before this one, in the same document."""
+    """It holds on at least one of the `within` tokens before this one, in the same document.
+
+    Args:
+        predicate: what has to hold.
+        within: how many tokens back it may be.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: it is no predicate, or a number below 1.
+    """
     return _Previous(_checked(predicate), check_count(within, "within"))
 
 
@@ -179,7 +232,18 @@ class _NextTo(Predicate):
 
 
 def next_to(predicate: Predicate, before: int = 1) -> Predicate:
-    """It holds on the token just before this one; with `before`, on the one that many tokens before it."""
+    """It holds on the token just before this one; with `before`, on the one that many tokens before it.
+
+    Args:
+        predicate: what has to hold there.
+        before: how many tokens back.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: it is no predicate, or the distance is below 1.
+    """
     return _NextTo(_checked(predicate), check_count(before, "before"))
 
 
@@ -196,7 +260,17 @@ class _InDocument(Predicate):
 
 
 def in_document(predicate: Predicate) -> Predicate:
-    """It holds on this token, or has held on one before it in the same document."""
+    """It holds on this token, or has held on one before it in the same document.
+
+    Args:
+        predicate: what has to hold.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: it is no predicate.
+    """
     return _InDocument(_checked(predicate))
 
 
@@ -223,7 +297,18 @@ class _Position(Predicate):
 
 
 def position(first: int | None = None, beyond: int | None = None) -> Predicate:
-    """It is one of the document's first tokens, or comes after so many of them. BOS is not counted."""
+    """It is one of the document's first tokens, or comes after so many of them. BOS is not counted.
+
+    Args:
+        first: so many tokens from the beginning.
+        beyond: all but so many. Give one of the two.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: neither or both are given, or a number below 1.
+    """
     if first is None and beyond is None:
         raise InputError("position: say first=5 (one of the first five) or beyond=5 (none of the first five).")
     for name, value in (("first", first), ("beyond", beyond)):
@@ -255,7 +340,17 @@ class _Concept(Predicate):
 
 
 def concept(name: str) -> Predicate:
-    """A labelled concept holds on the token."""
+    """A labelled concept holds on the token.
+
+    Args:
+        name: the concept, a column of the labels.
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: the name is empty.
+    """
     return _Concept(check_text(name, "name"))
 
 
@@ -273,6 +368,15 @@ def kind(name: str) -> Predicate:
     """The text has turned out to be of this kind, by what has been read so far: "french", "code".
 
     The same as the concept of that name with ``d_`` before it: which kind a text is cannot be known on its first word.
+
+    Args:
+        name: the kind, e.g. "french".
+
+    Returns:
+        A predicate.
+
+    Raises:
+        InputError: the name is empty.
     """
     return _Kind(KIND + check_text(name, "name").removeprefix(KIND))
 

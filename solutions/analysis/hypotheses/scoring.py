@@ -28,16 +28,16 @@ class HypothesisScore(NamedTuple):
     has a low precision: the latent is active on other tokens too. One that is too broad has a low recall.
     """
 
-    precision: float           # of the tokens on which the latent is active, the share on which the hypothesis is true
-    recall: float              # of the tokens on which the hypothesis is true, the share on which it is active
-    f1: float                  # harmonic mean of the two
-    n_active: int              # tokens on which the latent is active
-    n_true: int                # tokens on which the hypothesis is true
-    n_tokens: int              # tokens looked at
-    lookup_f1: float           # a set of tokens instead of the latent: how well it tells where the hypothesis is true
-    rival_f1: float            # a set of tokens instead of the hypothesis: how well it tells where the latent is active
-    shuffled_f1: float         # the same hypothesis, moved to other places: what luck gives
-    by_interval: pd.DataFrame  # low, high, n, precision, recall: the latent's activation by quantiles, strongest first
+    precision: float           #: of the tokens on which the latent is active, the share on which the hypothesis is true
+    recall: float              #: of the tokens on which the hypothesis is true, the share on which it is active
+    f1: float                  #: harmonic mean of the two
+    n_active: int              #: tokens on which the latent is active
+    n_true: int                #: tokens on which the hypothesis is true
+    n_tokens: int              #: tokens looked at
+    lookup_f1: float           #: a set of tokens instead of the latent; how well it tells where the hypothesis is true
+    rival_f1: float            #: a set of tokens instead of the hypothesis; how well it tells where the latent fires
+    shuffled_f1: float         #: the same hypothesis, moved to other places; what luck gives
+    by_interval: pd.DataFrame  #: low, high, n, precision, recall; the latent's activation by quantiles, strongest first
 
     def table(self) -> pd.DataFrame:
         """The numbers in one row."""
@@ -70,6 +70,14 @@ def score_hypothesis(
 
     Returns:
         The scores and, as baselines, two sets of tokens (`token_lookup`), each chosen on the train split.
+
+    Raises:
+        InputError: there is no such latent or split, or labels are missing.
+
+    Example:
+        >>> score = score_hypothesis(index, latent, concept("weekday"), labels=world)
+        >>> round(score.precision, 1), round(score.recall, 1)
+        (0.5, 0.8)
     """
     places = _places(index, split)
     active, values = _activity(index, latent)
@@ -136,8 +144,8 @@ def _shuffled_f1(here: np.ndarray, active: np.ndarray, n: int, seed: int) -> flo
 class CounterExamples(NamedTuple):
     """Where a hypothesis is wrong."""
 
-    fires_without: list[Example]  # the latent is active, the hypothesis is not true; strongest first
-    silent_with: list[Example]    # the hypothesis is true, the latent is not active; the most surprising first
+    fires_without: list[Example]  #: the latent is active, the hypothesis is not true; strongest first
+    silent_with: list[Example]    #: the hypothesis is true, the latent is not active; the most surprising first
 
 
 def counter_examples(
@@ -161,6 +169,17 @@ def counter_examples(
         k: how many of each kind, at most. They overlap as little as those of `FeatureIndex.examples`.
         split: where to look.
         before, after: tokens shown around the one in question.
+
+    Returns:
+        Both kinds, the most surprising first.
+
+    Raises:
+        InputError: there is no such latent or split, or labels are missing.
+
+    Example:
+        >>> found = counter_examples(index, latent, concept("weekday"), labels=world)
+        >>> [example.tokens[example.peak] for example in found.fires_without]
+        [' June', ' May', ' Europe', ' October', ' Asia']
     """
     places, k = _places(index, split), check_count(k, "k")
     active, values = _activity(index, latent)

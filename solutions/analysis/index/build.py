@@ -81,6 +81,12 @@ def build_index(
         InputError: the SAE does not fit the store, or `path` holds an index of another store or SAE, or something
             else altogether.
         DiskFull: there is no room; nothing is left.
+
+    Example:
+        >>> again = build_index(store, sae, target.hook, index.path,
+        ...                     vocabulary=index.vocabulary, unembed=unembedding(model))
+        >>> again.n_content == index.n_content  # it was there already, and was only opened
+        True
     """
     path = Path(path)
     check_replaceable(path)

@@ -24,9 +24,9 @@ AT_ONCE = 1 << 24
 class Scores(NamedTuple):
     """Counts of a prediction against the truth; the three may be of any shapes that fit together."""
 
-    hits: np.ndarray    # tokens on which it predicts the concept and is right
-    fired: np.ndarray   # tokens on which it predicts the concept
-    wanted: np.ndarray  # tokens with the concept
+    hits: np.ndarray    #: tokens on which it predicts the concept and is right
+    fired: np.ndarray   #: tokens on which it predicts the concept
+    wanted: np.ndarray  #: tokens with the concept
 
     @property
     def precision(self) -> np.ndarray:
@@ -52,14 +52,18 @@ class ConceptTable(NamedTuple):
     it was chosen on than it is.
     """
 
-    concepts: tuple[str, ...]
-    train: Scores        # hits [latents, concepts], fired [latents, 1], wanted [1, concepts]
-    test: Scores
-    lookup: Scores       # [concepts] each, on the test split: the best set of token ids, see `token_lookup`
-    lookup_size: np.ndarray  # [concepts]: how many token ids are in the set
+    concepts: tuple[str, ...]  #: their names
+    train: Scores        #: hits [latents, concepts], fired [latents, 1], wanted [1, concepts]
+    test: Scores         #: of the same shapes
+    lookup: Scores       #: [concepts] each, on the test split; the best set of token ids, see `token_lookup`
+    lookup_size: np.ndarray  #: [concepts]: how many token ids are in the set
 
     def best(self, latent: int) -> dict[str, Any] | None:
-        """The concept one latent follows best: name, precision, recall, f1, lookup_f1. None if it follows none."""
+        """The concept one latent follows best: name, precision, recall, f1, lookup_f1. None if it follows none.
+
+        Args:
+            latent: its number.
+        """
         # One row of scores: those of all latents, to look at one, would take milliseconds.
         row = Scores(self.train.hits[latent], self.train.fired[latent], self.train.wanted[0])
         c = int(row.f1.argmax())
@@ -86,7 +90,15 @@ class ConceptTable(NamedTuple):
         return table[seen].sort_values("f1", ascending=False, kind="stable").reset_index(drop=True)
 
     def latents_for(self, concept: str, k: int = 10) -> pd.DataFrame:
-        """The latents that predict one concept best on the train split, with their scores on the test split."""
+        """The latents that predict one concept best on the train split, with their scores on the test split.
+
+        Args:
+            concept: its name.
+            k: how many rows at most.
+
+        Raises:
+            InputError: there is no such concept.
+        """
         if concept not in self.concepts:
             raise unknown_name("concept", concept, self.concepts)
         c = self.concepts.index(concept)
@@ -104,8 +116,15 @@ def concept_table(index: FeatureIndex, labels: Tensor, concepts: Sequence[str]) 
         labels: [n_tokens, concepts] bool, a row for every place of the index, BOS included (`place_labels`).
         concepts: the concepts' names.
 
+    Returns:
+        The scores; `.table()`, `.best(latent)` and `.latents_for(concept)` read them.
+
     Raises:
         InputError: the labels do not fit the index, or its store has no test split (or nothing else).
+
+    Example:
+        >>> concepts.best(latent)["name"]
+        'weekday'
     """
     if not isinstance(labels, Tensor) or labels.dtype != torch.bool or labels.ndim != 2:
         raise InputError("labels: expected a torch.bool tensor of shape [n_tokens, concepts].")
@@ -158,12 +177,21 @@ def _scores(index: FeatureIndex, holds: np.ndarray, split: np.ndarray) -> Scores
 def token_lookup(
     ids: np.ndarray, holds: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> tuple[Scores, np.ndarray]:
-    """The baseline that reads the token and nothing else: for each concept the set of token ids with the best F1.
+    """The baseline that reads the token and nothing else: for each concept the set of token ids with the best
+    F1.
 
-    ids: [tokens]; holds: [tokens, concepts] bool; train, test: [tokens] bool. The set is chosen on the train split
-    and scored on the test split. Taking an id in raises F1 exactly when the share of its occurrences that have the
-    concept is above F1 / 2; so in the order of that share the best set is a beginning of the list.
-    Returns the scores, [concepts] each, and the sizes of the sets.
+    The set is chosen on the train split and scored on the test split. Taking an id in raises F1 exactly when
+    the share of its occurrences that have the concept is above F1 / 2; so in the order of that share the best
+    set is a beginning of the list.
+
+    Args:
+        ids: [tokens] int.
+        holds: [tokens, concepts] bool.
+        train: [tokens] bool.
+        test: [tokens] bool.
+
+    Returns:
+        The scores, [concepts] each, and the sizes of the sets.
     """
     size = int(ids.max()) + 1
     count = {name: np.bincount(ids[split], minlength=size) for name, split in (("train", train), ("test", test))}
@@ -184,9 +212,14 @@ def token_lookup(
 
 
 def place_labels(index: FeatureIndex, world: LabelledTexts) -> Tensor:
-    """The labels of an embedded world's texts, a row for every place of the index: [n_tokens, concepts] bool.
+    """The labels of an embedded world's texts, a row for every place of the index.
 
-    world: from `labelled_texts`, the texts that the store was harvested from, in the same order.
+    Args:
+        index: a feature index.
+        world: from `labelled_texts`, the texts that the store was harvested from, in the same order.
+
+    Returns:
+        [n_tokens, concepts] bool.
 
     Raises:
         InputError: they are other texts.

@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 
+#: What makes an SAE of the same weights another one: with a larger k, say, more latents are active.
+SETTINGS = ("k", "apply_b_dec_to_input", "normalize_activations", "rescale_acts_by_decoder_norm")
+
+
 def store_identity(store: Any) -> dict[str, Any]:
     """What ties an index to its store: a checksum over the store's manifest, which has one for every shard."""
     return {"checksum": checksum_of(store.manifest), "n_tokens": int(store.n_tokens)}
 
 
 def sae_identity(sae: SAE) -> dict[str, Any]:
-    """What ties an index to its SAE: its shape and a checksum over its parameters."""
+    """What ties an index to its SAE: its shape and a checksum over its parameters and settings."""
     digest = hashlib.sha256()
     for name, value in sorted(sae.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(repr([(name, getattr(sae.cfg, name, None)) for name in SETTINGS]).encode())
     architecture = getattr(sae.cfg, "architecture", None)
     name = architecture() if callable(architecture) else str(architecture)
     return {"checksum": digest.hexdigest(), "architecture": name, "d_in": sae.cfg.d_in, "d_sae": sae.cfg.d_sae}

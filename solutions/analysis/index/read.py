@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from torch import Tensor
 from solutions.analysis.index import reports
 from solutions.analysis.index.identity import check_origin, sae_identity, store_identity
 from solutions.analysis.index.layout import open_arrays, read_manifest, verify_files
-from solutions.analysis.index.sparse import entries_of
+from solutions.analysis.index.sparse import SparseRows, entries_of
 from solutions.analysis.pages import (
     Example,
     FeaturePage,
@@ -37,25 +37,6 @@ if TYPE_CHECKING:
     from solutions.analysis.index.concepts import ConceptTable
 
 
-class SparseRows(NamedTuple):
-    """Latent activations of a run of tokens, the zeros left out."""
-
-    starts: Tensor   # [tokens + 1] int64: token i has the entries starts[i] to starts[i + 1]
-    latents: Tensor  # [entries] int64, ascending within a token
-    values: Tensor   # [entries] float32
-    n_latents: int
-
-    def dense(self) -> Tensor:
-        """The same with the zeros, [tokens, latents]."""
-        features = torch.zeros(len(self.starts) - 1, self.n_latents)
-        features[self.rows(), self.latents] = self.values
-        return features
-
-    def rows(self) -> Tensor:
-        """[entries] int64: the token each entry belongs to."""
-        return torch.repeat_interleave(torch.arange(len(self.starts) - 1), self.starts.diff())
-
-
 class FeatureIndex:
     """The sparse activations of all latents of an SAE on a store's tokens, from disk.
 
@@ -68,8 +49,12 @@ class FeatureIndex:
     A place is a token's number in the store, BOS counted. A document is a text; a position is counted from its
     beginning, BOS included. Values are activations in the SAE's own units; only those above zero are kept.
 
+    In the methods `j` is a latent's number, `i` a place, `d` a document's number, `k` how many rows or examples are
+    wanted at most, `before` and `after` how many tokens are shown around the one in question, and the same `seed`
+    draws the same examples.
+
     Raises:
-        InputError: there is no index here, or it belongs to another store.
+        InputError: there is no index here, or it belongs to another store. A method: for a number that cannot be.
         DamagedFile: a file is missing, cut off or altered; the message names it.
     """
 
@@ -95,7 +80,7 @@ class FeatureIndex:
                 f"hook {self.hook!r})")
 
     def check_sae(self, sae: SAE) -> None:
-        """Refuse an SAE other than the one the index was made with."""
+        """Refuse `sae` if it is another than the one the index was made with."""
         check_origin(self.path, self.manifest, {"sae": sae_identity(sae)})
 
     # ------------------------------------------------------------------------------ what the tokens are
@@ -179,7 +164,12 @@ class FeatureIndex:
         return int(begins[k[0]]), int(self._bounds[k[0] + 1])
 
     def entries(self, places: np.ndarray, values: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-        """(latents, values) on any set of places, one token after the other; without `values`, (latents, None)."""
+        """The entries of any set of places, one token after the other: (latents, values).
+
+        Args:
+            places: [m] int, in any order.
+            values: False leaves them out and gives (latents, None).
+        """
         starts = self._by_token["starts"]
         first = starts[places]
         n = starts[places + 1] - first
@@ -212,12 +202,14 @@ class FeatureIndex:
         return torch.from_numpy(np.array(self._by_latent["maximum"]))
 
     def histogram(self, j: int, n_bins: int = 20) -> tuple[Tensor, Tensor]:
-        """Counts [n_bins] of a latent's activations between 0 and its maximum, and the bins' edges [n_bins + 1]."""
+        """Counts of a latent's activations between 0 and its maximum, and the bins' edges: `n_bins` and one
+        more.
+        """
         _, values = self.latent(j)
         return torch.histogram(values, n_bins, range=(0.0, float(values.max()) if len(values) else 1.0))
 
     def intervals(self, j: int, n: int = 4) -> list[Interval]:
-        """n intervals of activation with equally many active tokens each, strongest first, without examples.
+        """`n` intervals of activation with equally many active tokens each, strongest first, without examples.
 
         Equal ends merge, so there may be fewer; a dead latent has none.
         """
@@ -238,8 +230,15 @@ class FeatureIndex:
     ) -> list[Example]:
         """Stretches of text on which latent j is active: no two overlap, and no words come twice.
 
-        k: how many at most; interval: one of `intervals`, or (low, high), from which they are drawn at random; without
-        it, the strongest first; before, after: tokens shown around the one that was chosen.
+        With an `interval`, one of `intervals` or (low, high), they are drawn at random from it; without, the
+        strongest come first.
+
+        Example:
+            >>> for example in index.examples(latent, k=3):
+            ...     print("".join(example.tokens), "|", example.tokens[example.peak])
+             the Oxford Rovers 5-0 on Sunday. The fans |  Sunday
+            On Tuesday, the Wanderers |  Tuesday
+            On Tuesday, Laura met |  Tuesday
         """
         where, values = self.latent(j)
         if interval is None:
@@ -282,9 +281,14 @@ class FeatureIndex:
     ) -> FeaturePage:
         """All that a dashboard shows about latent j: what `analysis.feature_page` gives, and its relations.
 
-        concepts: from `concept_table`, to name the concept that the latent follows best; n_related: how many
-        neighbours (decoder cosine), companions (co-firing) and promoted and suppressed tokens. The other arguments
-        are those of `feature_page`.
+        With `concepts`, from `concept_table`, it names the concept that the latent follows best. `n_related`
+        is how many neighbours (decoder cosine), companions (co-firing) and promoted and suppressed tokens it
+        has. `n_intervals`, `per_interval` and `n_bins` are those of `feature_page`.
+
+        Example:
+            >>> page = index.page(latent, concepts)
+            >>> page.concept["name"], len(page.neighbours)
+            ('weekday', 10)
         """
         where, values = self._latent(j)
         cut = self._cutter(where, values, before, after)
@@ -303,7 +307,7 @@ class FeatureIndex:
     def logits(self, j: int, k: int = 10) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
         """The tokens that latent j promotes and suppresses most, as `analysis.logit_effects` gives them.
 
-        k: at most 16 are kept. Two empty lists when the index was built without `unembed`.
+        At most 16 are kept. Two empty lists when the index was built without `unembed`.
         """
         j = self._checked(j, "latent", self.n_latents)
         if "positive" not in self._decoder:
@@ -335,7 +339,15 @@ class FeatureIndex:
     # ---------------------------------------------------------------------------------------- questions
 
     def find(self, token: str | int | Sequence[int]) -> Tensor:
-        """Places [m] int64 of a token (its text or its id), or where a sequence of ids begins."""
+        """Places [m] int64 of a `token` (its text or its id), or where a sequence of ids begins.
+
+        Raises:
+            InputError: there is no such token; near ones are named.
+
+        Example:
+            >>> len(index.find(" Paris"))
+            11
+        """
         if isinstance(token, str):
             if token not in self._ids_of:
                 raise unknown_name("token", token, self._ids_of, "Mind the space before a word.")
@@ -356,11 +368,11 @@ class FeatureIndex:
         return {text: i for i, text in reversed(list(enumerate(self.vocabulary)))}
 
     def search_token(self, token: str | int, k: int = 10) -> pd.DataFrame:
-        """The latents that best tell where a token stands: latent, precision, recall, f1, mean, best F1 first.
+        """The latents that best tell where a `token` stands: latent, precision, recall, f1, mean, best F1 first.
 
         precision: of the tokens on which the latent is active, how many are this one; recall: of this token's
-        occurrences, on how many it is active; mean: its mean activation there, when active. Of a very common token
-        evenly spaced occurrences are looked at, as in `cofiring`.
+        occurrences, on how many it is active; mean: its mean activation there, when active. Of a very common
+        token evenly spaced occurrences are looked at, as in `cofiring`.
         """
         return reports.search_token(self, self.find(token).numpy(), check_count(k, "k"))
 
@@ -382,6 +394,10 @@ class FeatureIndex:
         Returns:
             latent, activation, token (which of the text's it is strongest on), n_active (tokens of the text),
             of_maximum, density, surprise (bits).
+
+        Example:
+            >>> [words[i] for i in index.top_of_text(features, k=3)["token"]]
+            [' the', ' capital', ' France']
         """
         return reports.top_of_text(self, self._sparse(features), check_count(k, "k"), by)
 
@@ -390,8 +406,9 @@ class FeatureIndex:
     ) -> pd.DataFrame:
         """The latents that tell two texts apart, largest difference first.
 
-        Takes what `top_of_text` takes. Returns latent, first and second (the strongest activation in each),
-        difference, of_maximum (the difference as a share of the latent's maximum, by which the rows are ordered).
+        `first` and `second` are what `top_of_text` takes. Returns latent, first and second (the strongest
+        activation in each), difference, of_maximum (the difference as a share of the latent's maximum, by
+        which the rows are ordered).
         """
         return reports.compare(self, self._sparse(first), self._sparse(second), check_count(k, "k"))
 
@@ -431,15 +448,34 @@ class FeatureIndex:
     def error_by_token(self, k: int = 10, least: int = 1) -> pd.DataFrame:
         """Which tokens of the vocabulary the error falls on, largest share first.
 
-        least: leave out tokens with fewer occurrences. Returns token, id, n, mean_error, relative (error divided by
-        the squared norm, over all its occurrences), share_of_error, share_of_tokens. Equal shares would be an SAE that
-        reconstructs every token equally well.
+        Tokens with fewer than `least` occurrences are left out. Returns token, id, n, mean_error, relative
+        (error divided by the squared norm, over all its occurrences), share_of_error, share_of_tokens. Equal
+        shares would be an SAE that reconstructs every token equally well.
         """
         return reports.error_by_token(self, check_count(k, "k"), check_count(least, "least"))
 
 
 def nearest_latents(sae: SAE, j: int, k: int = 10) -> pd.DataFrame:
-    """The latents whose decoder directions are most similar to latent j's: latent, cosine, highest first."""
+    """The latents whose decoder directions are most similar to latent j's: latent, cosine, highest first.
+
+    Args:
+        sae: the SAE.
+        j: the latent's number.
+        k: how many rows at most.
+
+    Returns:
+        latent, cosine, highest first.
+
+    Raises:
+        InputError: there is no such latent.
+
+    Example:
+        >>> nearest_latents(sae, latent, k=3).round(1)
+           latent  cosine
+        0     988     0.4
+        1     264     0.4
+        2     540     0.4
+    """
     directions = sae.W_dec.detach().float()
     j = FeatureIndex._checked(j, "latent", len(directions))
     lengths = directions.norm(dim=1).clamp(min=1e-12)

@@ -86,3 +86,22 @@ def quickest_decoder(sae: SAE, entries: Entries, n_tokens: int) -> Callable[[Ent
     atol = 1e-4 * float(want.abs().mean())
     same = torch.allclose(sum_of_rows(entries, n_tokens), want, rtol=1e-4, atol=atol)
     return sum_of_rows if same else through_the_sae
+
+
+class SparseRows(NamedTuple):
+    """Latent activations of a run of tokens, the zeros left out."""
+
+    starts: Tensor   #: [tokens + 1] int64: token i has the entries starts[i] to starts[i + 1]
+    latents: Tensor  #: [entries] int64, ascending within a token
+    values: Tensor   #: [entries] float32
+    n_latents: int   #: of the SAE
+
+    def dense(self) -> Tensor:
+        """The same with the zeros, [tokens, latents]."""
+        features = torch.zeros(len(self.starts) - 1, self.n_latents)
+        features[self.rows(), self.latents] = self.values
+        return features
+
+    def rows(self) -> Tensor:
+        """[entries] int64: the token each entry belongs to."""
+        return torch.repeat_interleave(torch.arange(len(self.starts) - 1), self.starts.diff())

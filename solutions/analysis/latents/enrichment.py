@@ -64,8 +64,18 @@ def _log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
 def benjamini_hochberg(p: np.ndarray, n_tests: int | None = None) -> np.ndarray:
     """q-values: the smallest share of false discoveries at which each test would count as one.
 
-    p: [tests] p-values in any order; n_tests: how many tests were made in all, when those with large p are
-    not listed. `scipy.stats.false_discovery_control` with the unlisted ones at p = 1 gives the same.
+    `scipy.stats.false_discovery_control` with the unlisted ones at p = 1 gives the same.
+
+    Args:
+        p: [tests] p-values in any order.
+        n_tests: how many tests were made in all, when those with large p are not listed.
+
+    Returns:
+        [tests] float64.
+
+    Example:
+        >>> benjamini_hochberg(np.array([0.01, 0.04, 0.5])).round(3)
+        array([0.03, 0.06, 0.5 ])
     """
     n_tests = len(p) if n_tests is None else n_tests
     order = np.argsort(p, kind="stable")
@@ -171,6 +181,13 @@ def enriched_tokens(
         (n / expected), p, q, test_lift. No row if no token is enriched. An enriched token is no explanation
         yet: it may be a small part of what the latent does. Look at the recall, and at what it does
         elsewhere.
+
+    Raises:
+        InputError: there is no such latent or split, or a number cannot be.
+
+    Example:
+        >>> enriched_tokens(index, latent, k=3)["token"].tolist()
+        [' Sunday', ' Thursday', ' Saturday']
     """
     _check_alpha(alpha)
     if split not in ("train", "all"):
@@ -197,12 +214,22 @@ def enriched_pairs(
 ) -> pd.DataFrame:
     """All pairs of a latent and a token that meet more often than by chance, corrected for their number.
 
-    Args are those of `enriched_tokens`. A row takes about 100 bytes, and a latent has tens of them.
+    A row takes about 100 bytes, and a latent has tens of them.
+
+    Args:
+        index: a feature index with a vocabulary.
+        alpha: the share of false discoveries that is accepted, among all pairs.
+        shuffle: the control, as in `enriched_tokens`.
+        seed: of the shuffle.
+        progress: whether to show a bar.
 
     Returns:
         latent, token, n, of, expected, lift, p, q, test_lift; by latent, least likely first.
         `attrs["n_tests"]` says how many tests were made: every latent that is active at all with every token
         that occurs.
+
+    Raises:
+        InputError: `alpha` is no share, or an unknown way to shuffle.
     """
     found = find_enriched(index, alpha, shuffle=shuffle, seed=seed, progress=progress)
     good = found.q <= alpha
@@ -217,10 +244,22 @@ def false_discoveries(
 ) -> pd.DataFrame:
     """The control of all enrichment: how many pairs are found, and how many where there is nothing to find.
 
-    Returns the rows "as it is", "everywhere" and "within documents" (how the latents were moved, see
-    `blocks.shuffled`): pairs (latents and tokens with q <= alpha), latents (with at least one), share (of the
-    pairs as it is). Moved everywhere, next to nothing may be left. Within documents something may: a latent
-    for French text is still in French text.
+    Moved everywhere, next to nothing may be left. Within documents something may: a latent for French text is
+    still in French text.
+
+    Args:
+        index: a feature index with a vocabulary.
+        alpha: the share of false discoveries that is accepted.
+        seed: of the moving.
+        progress: whether to show a bar.
+
+    Returns:
+        The rows "as it is", "everywhere" and "within documents" (how the latents were moved, see
+        `blocks.shuffled`): pairs (latents and tokens with q <= alpha), latents (with at least one), share (of
+        the pairs as it is).
+
+    Raises:
+        InputError: `alpha` is no share.
     """
     rows = []
     for how in (None, "everywhere", "within documents"):

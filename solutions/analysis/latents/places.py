@@ -31,11 +31,21 @@ _BETWEEN = " \t\r\n\"'”’»)]}"
 # --------------------------------------------------------------------------------------- marks on the tokens
 
 def sentence_marks(index: FeatureIndex, ends: Sequence[str] = ENDS) -> tuple[np.ndarray, np.ndarray]:
-    """The first tokens of sentences and the tokens that end one, [n_tokens] bool each.
+    """The first tokens of sentences and the tokens that end one.
 
     A token ends a sentence if its text, white space aside, ends with one of `ends`. The next token of the
     document that is more than white space or a closing quote begins a sentence, and so does the first token
     of a document. The full stop of "3.5" or "Mr." counts as an end, too: this reads tokens, not grammar.
+
+    Args:
+        index: a feature index with a vocabulary.
+        ends: the marks that end a sentence.
+
+    Returns:
+        (starts, ends), [n_tokens] bool each.
+
+    Raises:
+        InputError: no marks.
     """
     ends = (ends,) if isinstance(ends, str) else tuple(ends)
     if not ends or not all(isinstance(mark, str) and mark for mark in ends):
@@ -122,6 +132,9 @@ def position_preference(
         tokens), of (all tokens), expected (n, given how many active tokens each document has), lift (n /
         expected), low and high (the lift that 95 % of the shuffled ones lie between), p (share of the
         shuffled ones that are as far from what is expected), q (p corrected for the number of ranges).
+
+    Raises:
+        InputError: there is no such latent, or the edges do not ascend.
     """
     position, content = index._places["position"], ~index._places["is_bos"]
     edges = position_edges(index) if edges is None else list(edges)
@@ -139,9 +152,21 @@ def boundary_preference(
 ) -> pd.DataFrame:
     """Whether a latent prefers the first word of a sentence, the mark that ends it, or what lies between.
 
-    Args and the other columns are those of `position_preference`; ends: see `sentence_marks`. Returns the
-    rows "start", "end" and "between" (column `where`). A latent that simply follows the full stop has a high
-    lift at the end: this says where, not why.
+    A latent that simply follows the full stop has a high lift at the end: this says where, not why.
+
+    Args:
+        index: a feature index.
+        latent: which one.
+        ends: see `sentence_marks`.
+        n_shuffles: how often its activity is moved within the documents, as the control.
+        seed: of the moving.
+
+    Returns:
+        The rows "start", "end" and "between" (column `where`); the other columns are those of
+        `position_preference`.
+
+    Raises:
+        InputError: there is no such latent, or a number or a mark cannot be.
     """
     start, end = sentence_marks(index, ends)
     kind = np.where(start, 0, np.where(end, 1, 2))

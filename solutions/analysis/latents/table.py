@@ -28,13 +28,13 @@ class LatentTable:
     whatever is not offered here, do there.
     """
 
-    table: pd.DataFrame
-    n_tests: int          # pairs of a latent and a token that were tested for enrichment
-    alpha: float          # the share of false discoveries among the tokens called enriched
-    split: str            # "test" if what was chosen on train is measured on test, "all" if there is no split
-    tokens: frozenset[str] = field(default=frozenset())  # every token of the vocabulary, to know a mistyped one
-    concepts: tuple[str, ...] = ()                       # every concept, for the same reason
-    empty_reason: str = ""  # why no latent is left, if none is
+    table: pd.DataFrame   #: the rows
+    n_tests: int          #: pairs of a latent and a token that were tested for enrichment
+    alpha: float          #: the share of false discoveries among the tokens called enriched
+    split: str            #: "test" if what was chosen on train is measured on test, "all" if there is no split
+    tokens: frozenset[str] = field(default=frozenset())  #: every token of the vocabulary, to know a mistyped one
+    concepts: tuple[str, ...] = ()                       #: every concept, for the same reason
+    empty_reason: str = ""  #: why no latent is left, if none is
 
     def __len__(self) -> int:
         return len(self.table)
@@ -49,13 +49,25 @@ class LatentTable:
         return before + self.empty_reason if self.empty_reason else ""
 
     def head(self, k: int = 10) -> pd.DataFrame:
-        """The first k rows."""
+        """The first k rows.
+
+        Args:
+            k: how many.
+        """
         return self.table.head(k)
 
     # ------------------------------------------------------------------------------------ sort and filter
 
     def sort(self, by: str, descending: bool = True) -> LatentTable:
-        """Ordered by one column; equal ones by latent number, and rows without a value last."""
+        """Ordered by one column; equal ones by latent number, and rows without a value last.
+
+        Args:
+            by: the column.
+            descending: largest first.
+
+        Raises:
+            InputError: there is no such column.
+        """
         self._check_column(by)
         table = self.table.sort_values([by, "latent"] if by != "latent" else by,
                                        ascending=[not descending, True] if by != "latent" else not descending,
@@ -73,6 +85,9 @@ class LatentTable:
 
         If no latent is left, `empty_reason` says which condition was too much, and so does the table when
         shown.
+
+        Args:
+            **conditions: column to condition.
 
         Raises:
             InputError: no such column, concept or token; near ones are suggested.
@@ -156,6 +171,12 @@ class LatentTable:
         """Write the table to a .csv or .json file, whole or not at all, and return its path.
 
         .json is a list with one object a latent, in which what has no value is null; .csv leaves that empty.
+
+        Args:
+            path: where to; the folder must exist.
+
+        Raises:
+            InputError: there is no such folder, or the name ends in neither .csv nor .json.
         """
         path = Path(path)
         if not path.parent.is_dir():

@@ -28,8 +28,13 @@ TOP = 50
 def best_concepts(concepts: ConceptTable, groups: Mapping[str, str] | None = None) -> pd.DataFrame:
     """For every latent the concept it follows best: `ConceptTable.best` for all latents at once.
 
-    Returns concept (missing if it never meets one on the train split), group (if `groups` says to which each
-    belongs), precision, recall, f1 on the test split, lookup_f1 (of the same concept, by token look-up).
+    Args:
+        concepts: from `concept_table`.
+        groups: concept to the name of its group.
+
+    Returns:
+        concept (missing if it never meets one on the train split), group (if `groups` says to which each
+        belongs), precision, recall, f1 on the test split, lookup_f1 (of the same concept, by token look-up).
     """
     c = concepts.train.f1.argmax(1)
     rows = np.arange(len(c))
@@ -59,12 +64,16 @@ def average_precision(
         concepts: from `concept_table`, which chose each latent's concept on the train split.
         labels: [n_tokens, concepts] bool, those that the table was made from.
         seed: of the shuffled control.
+        progress: whether to show a bar.
 
     Returns:
         latent, concept, average_precision; lookup (of the baseline that ranks tokens by how often they have
         the concept in the train split); shuffled (of the latent, when the labels are moved along the text);
         base (share of test tokens with the concept: what any ranking without knowledge gets). NaN for latents
         that follow no concept.
+
+    Raises:
+        InputError: an index without a test split, or labels of other tokens.
     """
     truth = Truth(index, concepts, labels, seed)
     parts = [truth.of(block) for block in blocks(index, progress)]

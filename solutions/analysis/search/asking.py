@@ -35,6 +35,12 @@ def by_text(text: str | int | Tensor | SparseRows, words: Sequence[str] | None =
             which `search` needs a `read` for.
         words: the text's tokens, for the evidence, when activations are given.
         least: bits of surprise that a latent must have; by default it is enough to be active.
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: the text is empty.
     """
     number = whole_number(text)
     if number is None and not isinstance(text, Tensor | SparseRows):
@@ -45,8 +51,20 @@ def by_text(text: str | int | Tensor | SparseRows, words: Sequence[str] | None =
 def by_token(token: str, least: float | None = None) -> Query:
     """Latents that tell where a token stands, by F1.
 
-    token: " Paris" is that token; "Paris", without the space, is the word at the start of a text or after a space.
-    least: the F1 from which on a latent matches (0.1).
+    Args:
+        token: " Paris" is that token; "Paris", without the space, is the word at the start of a text or after
+            a space.
+        least: the F1 from which on a latent matches (0.1).
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: the token is empty.
+
+    Example:
+        >>> latent in search(index, by_token(" Sunday") & by_density(high=0.01)).latents
+        True
     """
     return Token(check_word(token), least=least)
 
@@ -60,6 +78,12 @@ def by_regex(pattern: str, running: bool = False, least: float | None = None) ->
             by document, and at the token on which a match ends: a model that reads from left to right cannot know
             earlier. About 250,000 characters are read, in evenly spaced documents.
         least: the F1 from which on a latent matches (0.1).
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: a pattern that cannot be read.
     """
     Bounded(pattern)  # a mistake in it shows here
     return (Phrase if running else Regex)(pattern, least=least)
@@ -68,7 +92,21 @@ def by_regex(pattern: str, running: bool = False, least: float | None = None) ->
 def by_concept(name: str, least: float | None = None) -> Query:
     """Latents that follow a labelled concept, by F1, beside the F1 of looking the token up.
 
-    `search` needs a `ConceptTable` or labels. least: the F1 from which on a latent matches (0.1).
+    `search` needs a `ConceptTable` or labels.
+
+    Args:
+        name: the concept.
+        least: the F1 from which on a latent matches (0.1).
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: the name is empty.
+
+    Example:
+        >>> search(index, by_concept("weekday"), k=1, concepts=concepts).latents == [latent]
+        True
     """
     return Concept(check_text(name, "concept"), least=least)
 
@@ -81,6 +119,12 @@ def by_examples(places: Any, against: Any = None, q: float = ALPHA) -> Query:
         against: the places to compare with; by default the rest of the text.
         q: the share of false discoveries that is accepted among the latents that match (Benjamini and Hochberg 1995).
             The tests take places for independent. Those of one document are not: give few places a document.
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: `q` is no share above 0.
     """
     if not 0 < q <= 1:
         raise InputError(f"q: expected a share above 0 and up to 1, got {q}.")
@@ -90,8 +134,17 @@ def by_examples(places: Any, against: Any = None, q: float = ALPHA) -> Query:
 def similar_to(latent: int, by: str = "direction", least: float | None = None) -> Query:
     """Latents that resemble another one.
 
-    latent: its number; by: "direction" goes by the cosine of the decoder directions (the 16 nearest are known),
-    "activity" by the tokens they share (Jaccard index; 0.05 is needed to match); least: another bar.
+    Args:
+        latent: its number.
+        by: "direction" goes by the cosine of the decoder directions (the 16 nearest are known), "activity" by
+            the tokens they share (Jaccard index; 0.05 is needed to match).
+        least: another bar.
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: it is no number, or `by` is neither of the two.
     """
     kinds = {"direction": Like, "activity": With}
     if by not in kinds:
@@ -105,13 +158,32 @@ def similar_to(latent: int, by: str = "direction", least: float | None = None) -
 def promotes(token: str, least: float | None = None) -> Query:
     """Latents whose decoder direction raises the logit of a token, strongest first.
 
-    token: as in `by_token`; it has to be among the 16 that a latent raises most. least: logits per unit of activation.
+    Args:
+        token: as in `by_token`; it has to be among the 16 that a latent raises most.
+        least: logits per unit of activation.
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: the token is empty.
     """
     return Promotes(check_word(token), least=least)
 
 
 def suppresses(token: str, least: float | None = None) -> Query:
-    """Latents whose decoder direction lowers the logit of a token, strongest first; as `promotes`."""
+    """Latents whose decoder direction lowers the logit of a token, strongest first; as `promotes`.
+
+    Args:
+        token: as in `by_token`; it has to be among the 16 that a latent lowers most.
+        least: logits per unit of activation.
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: the token is empty.
+    """
     return Suppresses(check_word(token), least=least)
 
 
@@ -123,16 +195,41 @@ def check_word(token: Any) -> str:
 
 
 def by_density(low: float = 0.0, high: float = 1.0) -> Query:
-    """Latents that are active on a share of the tokens from `low` to `high`. It filters and does not rank."""
+    """Latents that are active on a share of the tokens from `low` to `high`. It filters and does not rank.
+
+    Args:
+        low: the smallest share.
+        high: the largest.
+
+    Returns:
+        A query, to be combined with others and given to `search`.
+
+    Raises:
+        InputError: shares that are not 0 <= low <= high <= 1.
+    """
     if not 0 <= low <= high <= 1:
         raise InputError(f"density: expected shares 0 <= low <= high <= 1, got {low} and {high}.")
     return Density(float(low), float(high))
 
 
 def text_reader(model: TransformerBridge, sae: SAE, target: Target) -> Reader:
-    """What `search` reads typed texts with: tokens (BOS left out) and latent activations [tokens, latents].
+    """What `search` reads typed texts with.
 
     A text longer than the context is cut.
+
+    Args:
+        model: a loaded model.
+        sae: the SAE.
+        target: what is being studied.
+
+    Returns:
+        A function from a text to its tokens (BOS left out) and latent activations [tokens, latents].
+
+    Example:
+        >>> read = text_reader(model, sae, target)
+        >>> tokens, activations = read("Paris is in France.")
+        >>> tokens, activations.shape
+        (['Paris', ' is', ' in', ' France', '.'], torch.Size([5, 1024]))
     """
     from solutions.data import str_tokens, tokenize
     from solutions.models import extract

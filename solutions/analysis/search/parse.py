@@ -48,8 +48,19 @@ def parse_query(text: str) -> Query:
     ``concept:city>0.5``. Terms are joined with ``&`` (or nothing), ``|`` and ``~``, or with the words and, or, not;
     ``~`` binds most tightly, then ``&``; brackets group. The kinds are those of `KINDS`.
 
+    Args:
+        text: what was typed.
+
+    Returns:
+        The query.
+
     Raises:
         QueryError: with the place that could not be read.
+
+    Example:
+        >>> typed = 'token:Paris | token:" Rome"'
+        >>> search(index, parse_query(typed), k=2).latents == search(index, typed, k=2).latents
+        True
     """
     if len(text) > LONGEST:
         raise InputError(f"a query may have {LONGEST:,} characters, this one has {len(text):,}.")
@@ -139,8 +150,8 @@ class _Parser:
             self.wrong(f"a term is missing before this {rest[0][0]}.", start)
         word = rest[0].strip("\"'&|()~")
         stop = start + len(rest[0])
-        self.wrong(f"a term is a kind, a colon and a value, such as token:{word or 'Paris'} or text:\"{word or '…'}\".",
-                   start, stop)
+        self.wrong(f"this is no term. A term is a kind, a colon and a value, such as token:{word or 'Paris'} "
+                   f'or text:"{word or "…"}".', start, stop)
 
     def measured(self, kind: str, start: int) -> Term:
         """A term with a value, and perhaps a bar."""

@@ -52,8 +52,16 @@ def search(
         labels: [n_tokens, concepts] bool, from `place_labels`, when no table has been made.
         read: turns a typed text into (tokens, activations [tokens, latents]), see `text_reader`.
 
+    Returns:
+        The latents, with what was measured; it shows as a table.
+
     Raises:
         InputError: a term cannot be answered; for a typed query the message marks it.
+
+    Example:
+        >>> found = search(index, "concept:weekday & density:0..0.01", k=1, concepts=concepts)
+        >>> found.latents == [latent]
+        True
     """
     query, k = as_query(query), check_count(k, "k")
     terms = list(query.terms())

@@ -26,7 +26,16 @@ def concepts_path(index_path: str | os.PathLike[str]) -> Path:
 
 
 def save_concepts(table: ConceptTable, index: FeatureIndex, path: str | os.PathLike[str] | None = None) -> Path:
-    """Write a concept table to a safetensors file; without a path, beside the index. It appears whole or not at all."""
+    """Write a concept table to a safetensors file; without a path, beside the index. It appears whole or not at all.
+
+    Args:
+        table: from `concept_table`.
+        index: the index that it was made from.
+        path: the file; by default beside the index.
+
+    Returns:
+        The file.
+    """
     from safetensors.torch import save_file
 
     path = concepts_path(index.path) if path is None else Path(path)
@@ -45,6 +54,13 @@ def save_concepts(table: ConceptTable, index: FeatureIndex, path: str | os.PathL
 
 def load_concepts(index: FeatureIndex, path: str | os.PathLike[str] | None = None) -> ConceptTable:
     """Read what `save_concepts` has written.
+
+    Args:
+        index: the index that the table was made from.
+        path: the file; by default beside the index.
+
+    Returns:
+        The table.
 
     Raises:
         InputError: there is no such file, it is damaged, or it belongs to another index.

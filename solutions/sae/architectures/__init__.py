@@ -52,8 +52,16 @@ def make_sae(
         seed: of the decoder's first directions.
         **hyper: settings of the architecture (`l1`, `k`, `bandwidth`, …), and `unit_norm`, `subtract_b_dec`.
 
+    Returns:
+        The SAE, its decoder rows of norm 1, on the CPU. `initialise` makes it fit the data.
+
     Raises:
         InputError: an unknown architecture or setting, or a value that cannot be.
+
+    Example:
+        >>> untrained = make_sae("topk", d_in=8, d_sae=32, k=4)
+        >>> (untrained.encode(torch.randn(5, 8)) != 0).sum(-1) <= 4
+        tensor([True, True, True, True, True])
     """
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)

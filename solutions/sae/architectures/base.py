@@ -24,7 +24,7 @@ class Losses(NamedTuple):
     total: Tensor
     """The loss, a 0-d tensor that can be sent backward."""
     reconstruction: Tensor
-    """Squared error, summed over d_out, averaged over the batch: the same for every architecture."""
+    """Squared error, summed over d_out, averaged over the batch; the same for every architecture."""
     sparsity: Tensor
     """The penalty for being active, coefficient and warm-up included; 0 where the architecture needs none."""
     auxiliary: Tensor
@@ -100,29 +100,53 @@ class TrainableSAE(nn.Module):
     # ---- the SAE as it is used
 
     def preactivations(self, x: Tensor) -> Tensor:
-        """What the encoder's product gives, before anything is set to zero: [..., d_in] to [..., d_sae]."""
+        """What the encoder's product gives, before anything is set to zero: [..., d_in] to [..., d_sae].
+
+        Args:
+            x: [..., d_in] activations.
+        """
         if self.subtract_b_dec:
             x = x - self.b_dec
         return x @ self.W_enc + self.b_enc
 
     @abstractmethod
     def activate(self, pre: Tensor) -> Tensor:
-        """Latents of pre-activations, as used after training: [..., d_sae] to the same shape."""
+        """Latents of pre-activations, as used after training: [..., d_sae] to the same shape.
+
+        Args:
+            pre: [..., d_sae], from `preactivations`.
+        """
 
     def activate_in_training(self, pre: Tensor) -> Tensor:
-        """Latents of a training batch [batch, d_sae]. It differs only where a batch competes with itself."""
+        """Latents of a training batch [batch, d_sae]. It differs only where a batch competes with itself.
+
+        Args:
+            pre: [batch, d_sae], from `preactivations`.
+        """
         return self.activate(pre)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of activations, [..., d_in] to [..., d_sae], most of them exactly zero."""
+        """Latents of activations, [..., d_in] to [..., d_sae], most of them exactly zero.
+
+        Args:
+            x: [..., d_in] activations.
+        """
         return self.activate(self.preactivations(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Activations rebuilt from latents: [..., d_sae] to [..., d_out]."""
+        """Activations rebuilt from latents: [..., d_sae] to [..., d_out].
+
+        Args:
+            z: [..., d_sae] latents.
+        """
         return z @ self.W_dec + self.b_dec
 
     def forward(self, x: Tensor) -> Tensor:
-        """Activations after a way through the SAE: [..., d_in] to [..., d_out]."""
+        """Activations after a way through the SAE: [..., d_in] to [..., d_out].
+
+        Args:
+            x: [..., d_in] activations.
+        """
         return self.decode(self.encode(x))
 
     # ---- the SAE as it is trained
@@ -138,6 +162,9 @@ class TrainableSAE(nn.Module):
             target: [batch, d_out] what is to be predicted; None for an SAE, which predicts `x`.
             warm: in [0, 1], scales the sparsity coefficient while it is being warmed up.
             dead: [d_sae] bool, the latents that have not fired for long; None for none.
+
+        Returns:
+            The losses, 0-d tensors to be differentiated.
         """
 
     @torch.no_grad()
@@ -226,6 +253,10 @@ class TrainableSAE(nn.Module):
         Args:
             scale: what the input was multiplied with in training.
             target_scale: what a transcoder's target was multiplied with; the same as `scale` by default.
+
+        Raises:
+            InputError: a factor that is not above 0, or two different ones for an SAE that predicts its own
+                input.
         """
         scale = check_number(scale, "scale", above=0.0)
         out = scale if target_scale is None else check_number(target_scale, "target_scale", above=0.0)

@@ -40,7 +40,11 @@ class BatchTopKSAE(TopKSAE):
         self.batch_threshold: Tensor | None = None  # of the batch just seen, until `after_step` takes it in
 
     def check_k(self, k: object) -> int | float:
-        """Return `k` if there are so many latents."""
+        """Return `k` if there are so many latents.
+
+        Raises:
+            InputError: it is no number above 0, or more than there are latents.
+        """
         number = check_number(k, "k", above=0.0)
         if number > self.d_sae:
             raise InputError(f"k must be at most d_sae, got k = {k} with d_sae = {self.d_sae}.")
@@ -77,7 +81,14 @@ class BatchTopKSAE(TopKSAE):
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
-        """Use this threshold; steps that follow move on from it."""
+        """Use this threshold; steps that follow move on from it.
+
+        Args:
+            threshold: in units of a latent's activation, at least 0.
+
+        Raises:
+            InputError: it is below 0, or not finite.
+        """
         self.threshold_sum.fill_(check_number(threshold, "threshold", least=0.0))
         self.threshold_weight.fill_(1.0)
 

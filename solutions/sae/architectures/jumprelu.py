@@ -85,7 +85,11 @@ class JumpReluSAE(TrainableSAE):
 
     @torch.no_grad()
     def reset_latents(self, which: Tensor) -> None:
-        """Biases to zero, thresholds to where they started."""
+        """Biases to zero, thresholds to where they started.
+
+        Args:
+            which: [m] their numbers.
+        """
         super().reset_latents(which)
         self.threshold[which] = self.initial_threshold
 

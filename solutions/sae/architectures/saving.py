@@ -211,6 +211,9 @@ def as_sae_lens(sae: TrainableSAE, **metadata: Any) -> SAE:
     Args:
         sae: an SAE in raw units.
         **metadata: what SAELens should know of it: `hook_name`, `model_name`, `prepend_bos`, `context_size`, ….
+
+    Returns:
+        A SAELens SAE of inference, on the same device.
     """
     from sae_lens import SAE
 
@@ -236,6 +239,9 @@ def from_sae_lens(sae: SAE, **hyper: Any) -> TrainableSAE:
     Args:
         sae: what `load_sae` or `load_sae_from_disk` gave.
         **hyper: settings, over those that it was trained with.
+
+    Returns:
+        An SAE of ours, in raw units, on the same device.
 
     Raises:
         InputError: an architecture that has no counterpart here, or a normalisation that would be lost.

@@ -48,7 +48,11 @@ class TopKSAE(TrainableSAE):
         self.aux_k = max(1, self.d_in // 2) if aux_k is None else check_count(aux_k, "aux_k")
 
     def check_k(self, k: object) -> int | float:
-        """Return `k` if there are so many latents."""
+        """Return `k` if there are so many latents.
+
+        Raises:
+            InputError: it is no whole number from 1 to the number of latents.
+        """
         if check_count(k, "k") > self.d_sae:
             raise InputError(f"k must be at most d_sae, got k = {k} with d_sae = {self.d_sae}.")
         return int(k)  # type: ignore[call-overload]

@@ -94,12 +94,29 @@ def failed_runs(seed: int = 0) -> dict[str, pd.DataFrame]:
 
     Args:
         seed: 0, 1 or 2. Other seeds are the same faults with other first weights and another order of the data.
+
+    Returns:
+        Name to table.
+
+    Raises:
+        InputError: a seed that was not run.
+
+    Example:
+        >>> list(failed_runs())[:3]
+        ['nothing wrong', 'learning rate too high', 'L1 too high']
     """
     return {name: failed_run(name, seed) for name in FAULTS}
 
 
 def failed_run(name: str, seed: int = 0) -> pd.DataFrame:
     """The table of one run; see `COLUMNS`.
+
+    Args:
+        name: what was wrong, a name of `failed_runs`.
+        seed: 0, 1 or 2.
+
+    Returns:
+        A row for each logged step.
 
     Raises:
         InputError: an unknown name, or a seed that was not run.

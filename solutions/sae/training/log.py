@@ -89,6 +89,9 @@ def read_log(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Returns:
         One row for each logged step; the columns are those of `COLUMNS`.
+
+    Raises:
+        InputError: there is no log.
     """
     path = Path(path)
     path = path / LOG if path.is_dir() else path

@@ -87,6 +87,13 @@ def train(
         StoreInUse: another process is training in this folder.
         DiskFull: no room for a checkpoint; the one before it stays.
         TrainingDiverged: the loss is not finite or stays far too high. The message says what to change.
+
+    Example:
+        >>> source = TensorSource(acts.repeat(200, 1))
+        >>> plan = Plan(n_tokens=4096, batch_size=256)
+        >>> made = train(make_sae("topk", d_in=128, d_sae=64, k=8), source, plan, progress=False)
+        >>> type(made.sae).__name__, len(made.log) > 0
+        ('TopKSAE', True)
     """
     run = Run(sae, source, plan, path, resume=resume)
     with run, _shown(run, progress, live) as show:

@@ -169,7 +169,15 @@ class HarvestSource(Source):
                 yield Batch(*(None if part is None else part[chosen] for part in acts))
 
     def sample(self, n: int = SAMPLE, seed: int = 0) -> Batch:
-        """The first `n` tokens of the text, whatever the seed: it is read as it comes."""
+        """The first `n` tokens of the text, whatever the seed: it is read as it comes.
+
+        Args:
+            n: how many at most.
+            seed: changes nothing here.
+
+        Raises:
+            InputError: `n` is no whole number above 0.
+        """
         return self._run(next(self._buffers(check_count(n, "n"), (0, 1))))
 
     def identity(self) -> dict[str, Any]:

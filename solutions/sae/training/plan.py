@@ -124,6 +124,9 @@ class Plan:
     def replace(self, **changes: Any) -> Plan:
         """The same plan with some values changed.
 
+        Args:
+            **changes: value by name.
+
         Raises:
             InputError: for a value the plan does not have, or one that cannot be.
         """

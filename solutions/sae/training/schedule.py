@@ -13,6 +13,14 @@ def learning_rate(plan: Plan, step: int) -> float:
     Args:
         plan: the run.
         step: counted from 0.
+
+    Returns:
+        The rate.
+
+    Example:
+        >>> plan = Plan(n_tokens=4096, batch_size=512, lr=1e-3)
+        >>> [round(learning_rate(plan, step), 5) for step in (0, plan.n_steps - 1)]
+        [0.001, 0.00063]
     """
     climbing = (step + 1) / (plan.warmup * plan.n_steps) if plan.warmup else 1.0
     falling = (plan.n_steps - step) / (plan.decay * plan.n_steps) if plan.decay else 1.0
@@ -20,5 +28,13 @@ def learning_rate(plan: Plan, step: int) -> float:
 
 
 def sparsity_warmth(plan: Plan, step: int) -> float:
-    """What the sparsity coefficient is multiplied by: from 0 in a line to 1 over the first `l1_warmup` of the run."""
+    """What the sparsity coefficient is multiplied by: from 0 in a line to 1 over the first `l1_warmup` of the run.
+
+    Args:
+        plan: the run.
+        step: counted from 0.
+
+    Returns:
+        From 0 to 1.
+    """
     return min(1.0, step / (plan.l1_warmup * plan.n_steps)) if plan.l1_warmup else 1.0

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     x: Tensor
     """[n, d_in] what the SAE reads."""
     target: Tensor | None
-    """[n, d_out] what it is to give, or None: x itself."""
+    """[n, d_out] what it is to give, or None for x itself."""
 
 
 class Source:
@@ -57,7 +57,19 @@ class Source:
     about: dict[str, Any]
 
     def sample(self, n: int = SAMPLE, seed: int = 0) -> Batch:
-        """Up to `n` tokens from all over the source; the same ones for the same seed."""
+        """Up to `n` tokens from all over the source; the same ones for the same seed.
+
+        Args:
+            n: how many at most.
+            seed: the same seed gives the same result.
+
+        Returns:
+            Activations, and what is to be predicted from them where that is something else.
+
+        Raises:
+            InputError: `n` is no whole number above 0.
+            NotImplementedError: in this class itself, which only says what sources have in common.
+        """
         raise NotImplementedError
 
     def batches(
@@ -70,11 +82,19 @@ class Source:
             seed: the same seed gives the same batches.
             start_step: the first so many batches are left out.
             stripe: (rank, number of processes): only this process's share of each batch.
+
+        Raises:
+            InputError: a batch size or a stripe that cannot be, or fewer tokens than a batch.
+            NotImplementedError: in this class itself.
         """
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """What tells this source from another, ready for JSON: a run goes on only with the same data."""
+        """What tells this source from another, ready for JSON: a run goes on only with the same data.
+
+        Raises:
+            NotImplementedError: in this class itself.
+        """
         raise NotImplementedError
 
     def scale(self) -> float:

@@ -24,10 +24,10 @@ CROSSOVER = 0.08
 class StepResult(NamedTuple):
     """What a step computed, besides the gradients. 0-d tensors, but for `fired`."""
 
-    total: Tensor
-    reconstruction: Tensor
-    sparsity: Tensor
-    auxiliary: Tensor
+    total: Tensor           #: what is minimised; the sum of the three after it
+    reconstruction: Tensor  #: squared error, mean over the batch
+    sparsity: Tensor        #: the penalty, if the architecture has one
+    auxiliary: Tensor       #: what dead latents are trained on
     l0: Tensor
     """Latents active on a token, on average."""
     fired: Tensor
@@ -63,6 +63,9 @@ def step_gradients(
         path: "dense": the loss as it is written, and autograd. "sparse": see `solutions.sae.training.sparse`. "auto":
             the faster of the two where that is known, which is on a CPU in full precision; elsewhere "dense". For
             ReLU and JumpReLU its dense steps are written out too, see `solutions.sae.training.dense`.
+
+    Returns:
+        The losses, and which latents fired.
 
     Raises:
         InputError: an unknown path, or "sparse" for an SAE that has none.

@@ -59,7 +59,7 @@ class Sweep(NamedTuple):
     """What `sweep` gives back."""
 
     table: pd.DataFrame
-    """One row for each run: its settings; ev, l0 and silent (share of latents that never fire) on `measured_on`;
+    """One row for each run, with its settings; ev, l0 and silent (share of latents that never fire) on `measured_on`;
     dead and loss at the end of the log; seconds; delta_ce if asked for; folder; note (why it stopped, if it did)."""
     runs: list[TrainedSAE | None]
     """The trained SAEs, in the order of the rows; None where a run diverged."""
@@ -237,6 +237,9 @@ def delta_ce_of(model: Any, texts: Any, hook: str, batch_size: int = 16) -> Call
         texts: texts, or tokens; the same ones for every SAE.
         hook: where to splice.
         batch_size: rows at once.
+
+    Returns:
+        The function from a SAELens SAE to nats per token.
     """
     from solutions.sae.evaluate import mean_activation, readable, splice_loss
 
