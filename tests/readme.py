@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+from jupyter_cache import get_cache
+from myst_nb.core.read import myst_nb_reader_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-EXECUTED = ROOT / "_build" / "jupyter_execute" / "book" / "demo.ipynb"
+DEMO = ROOT / "book" / "demo.md"
+CACHE = ROOT / "_build" / ".jupyter_cache"  # of executed notebooks: what the site shows comes from there
 BEGINNING, END = "<!-- demo:", "<!-- end of demo -->"
 EXAMPLE = re.compile(rf"({BEGINNING} (readme-[\w-]+) -->\n)((?:(?!{BEGINNING}).)*?)({END})", re.DOTALL)
 
@@ -33,6 +36,16 @@ class Example(NamedTuple):
     def markdown(self) -> str:
         """Code and output as they stand in the README."""
         return f"```python\n{self.code}\n```\n\n```text\n{self.output}\n```\n"
+
+
+def executed() -> nbformat.NotebookNode | None:
+    """The demo as the last build ran it; None when no build has run this very text."""
+    if not CACHE.is_dir():
+        return None
+    try:
+        return get_cache(CACHE).merge_match_into_notebook(myst_nb_reader_plugin(str(DEMO)))[1]
+    except KeyError:
+        return None
 
 
 def examples(notebook: nbformat.NotebookNode) -> dict[str, Example]:
@@ -76,11 +89,12 @@ def filled(readme: str, shown: Mapping[str, Example]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    if not EXECUTED.is_file():
+    demo = executed()
+    if demo is None:
         print("The site has not been built. First: make book", file=sys.stderr)
         return 1
     before = README.read_text("utf8")
-    after = filled(before, examples(nbformat.read(EXECUTED, as_version=4)))
+    after = filled(before, examples(demo))
     if before == after:
         print("README.md shows what the demo prints.")
         return 0

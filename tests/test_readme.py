@@ -7,9 +7,9 @@ import nbformat
 import pytest
 from browsing import ROOT
 from pictures import PICTURES, PLACES
-from readme import EXAMPLE, EXECUTED, README, Example, examples, filled
+from readme import DEMO, EXAMPLE, README, Example, examples, executed, filled
 
-DEMO = ROOT / "book" / "demo.md"
+SITE = ROOT / "_build" / "html"
 
 
 def cell(source, *outputs, tags=("readme-one",)):
@@ -73,17 +73,17 @@ def test_the_readme_shows_every_picture_that_is_taken():
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not EXECUTED.is_file(), reason="the site has not been built (make book)")
+@pytest.mark.skipif(not SITE.is_dir(), reason="the site has not been built (make book)")
 def test_the_readme_shows_what_the_demo_printed():
     readme = README.read_text("utf8")
-    assert filled(readme, examples(nbformat.read(EXECUTED, as_version=4))) == readme, "run: make pictures"
+    assert filled(readme, examples(executed())) == readme, "run: make pictures"
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not EXECUTED.is_file(), reason="the site has not been built (make book)")
+@pytest.mark.skipif(not SITE.is_dir(), reason="the site has not been built (make book)")
 def test_every_picture_has_its_figure_on_the_site():
     for page, section in PLACES.values():
-        text = (ROOT / "_build" / "html" / page).read_text("utf8")
+        text = (SITE / page).read_text("utf8")
         after = text.split(f'id="{section}"', 1)
         assert len(after) == 2 and "plotly" in after[1].split("</section>")[0], section
     assert {f"{name}.png" for name in PLACES} <= {path.name for path in PICTURES.iterdir()}

@@ -41,6 +41,7 @@ OPTIONS = {
     "client.showErrorLinks": "false",
     "client.toolbarMode": "viewer",         # the menu with light and dark, without what developers need
     "runner.magicEnabled": "false",
+    "runner.postScriptGC": "false",         # a look at every object after every answer: a third of a second each
     "theme.light.primaryColor": "#0B5CAD", "theme.dark.primaryColor": "#8CC4F5",
     "theme.light.linkColor": "#0B5CAD", "theme.dark.linkColor": "#8CC4F5",
     "theme.dark.backgroundColor": "#14181E", "theme.dark.secondaryBackgroundColor": "#1F252D",

@@ -60,10 +60,16 @@ def failed(desk: Desk) -> None:
     faults = [name for name in FAULTS if name != HEALTHY]
     name = st.selectbox("What was wrong", faults, key=desk.key("run"))
     words.say(FAULTS[name].says)
-    logs = {HEALTHY: failed_run(HEALTHY), name: failed_run(name)}
-    pieces.figure(training_curves(logs, CURVES, x="step", x_title="steps done"), "curves")
-    st.dataframe(logs[name], hide_index=True, height=280,
+    pieces.figure(curves_of(name), "curves")
+    st.dataframe(failed_run(name), hide_index=True, height=280,
                  column_config={column: st.column_config.Column(help=note) for column, note in COLUMNS.items()})
+
+
+@cache
+def curves_of(name: str) -> go.Figure:
+    """The curves of a run that went wrong, beside those of the one that went right."""
+    logs = {HEALTHY: failed_run(HEALTHY), name: failed_run(name)}
+    return training_curves(logs, CURVES, x="step", x_title="steps done")
 
 
 VIEW = View("runs", "Training runs", ":material/monitoring:",
