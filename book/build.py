@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
 STATE = BUILD / "state.json"
+CACHE = ".jupyter_cache"  # below BUILD: the executed notebooks, which are kept as long as they hold
+MADE_PAGES = (".doctrees", "html", "jupyter_execute")  # below BUILD: what Sphinx makes of them
 MADE_FROM = ".made_from"  # in the cache itself: wherever the cache is carried, it says what its results follow from
 
 # What a chapter's results depend on besides its own text, and what the look of every page depends on.
@@ -69,21 +71,26 @@ def environment() -> dict[str, str]:
     }
 
 
+def forget(*folders: str) -> None:
+    """Delete folders of the build."""
+    for folder in folders:
+        shutil.rmtree(BUILD / folder, ignore_errors=True)
+
+
 def forget_what_is_stale(now: dict[str, str]) -> None:
     """Delete cached results and pages that no longer follow from what is in the repository."""
     try:
         before = json.loads(STATE.read_text())
     except (OSError, ValueError):
         before = {}
-    cache = BUILD / ".jupyter_cache"
+    cache = BUILD / CACHE
     made_from = cache / MADE_FROM
     if not made_from.is_file() or made_from.read_text("utf8") != now["results"]:
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir(parents=True)
         made_from.write_text(now["results"], "utf8")
     if before != now | {"ok": True}:
-        for folder in (".doctrees", "html", "jupyter_execute"):
-            shutil.rmtree(BUILD / folder, ignore_errors=True)
+        forget(*MADE_PAGES)
     STATE.unlink(missing_ok=True)
 
 
@@ -124,8 +131,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     start = time.monotonic()
     BUILD.mkdir(exist_ok=True)
     if options.cold:
-        for made in (".jupyter_cache", ".doctrees", "html", "jupyter_execute"):
-            shutil.rmtree(BUILD / made, ignore_errors=True)
+        forget(CACHE, *MADE_PAGES)
     target = os.environ.get("MONOSEMANTIC_TARGET", "")
     now = {"results": fingerprint(RESULTS, sys.version, target), "pages": fingerprint(PAGES)}
     forget_what_is_stale(now)

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from solutions.analysis.controls import random_directions
 from solutions.data import Text, Tokens
 from solutions.errors import InputError, check_count, check_tensor, check_text, whole_number
 from solutions.models import as_tokens, check_hooks, generate, next_token_loss, read_hooks, unembedding
@@ -129,8 +130,7 @@ def random_push(vector: Tensor, seed: int) -> Tensor:
         InputError: `vector` is no [d_in].
     """
     check_tensor(vector, "vector", shape="d_in")
-    noise = torch.randn(len(vector), generator=torch.Generator().manual_seed(seed)).to(vector)
-    return noise * (vector.norm() / noise.norm())
+    return random_directions(1, len(vector), seed)[0].to(vector) * vector.norm()
 
 
 @torch.no_grad()
