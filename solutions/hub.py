@@ -6,10 +6,11 @@ Here the cache is looked at first, then the connection, for a few seconds; only 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import solutions
@@ -17,6 +18,7 @@ from solutions.errors import ModelNotAvailable, NotAvailable, first_line
 
 __all__ = [
     "PATIENCE",
+    "cache_only",
     "cached",
     "check_files",
     "embedded",
@@ -128,6 +130,18 @@ def _why_offline() -> str | None:
 
 
 # ---- cache
+
+
+@contextlib.contextmanager
+def cache_only() -> Iterator[None]:
+    """Within it the Hugging Face libraries read what is on this machine, and ask the hub nothing."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def cached(repo: str, name: str) -> Path | None:

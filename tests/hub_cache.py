@@ -13,6 +13,7 @@ import string
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -183,23 +184,16 @@ def fake_res_jb(hub: Path, layer: int = 6, d_in: int = 768, d_sae: int = 24576) 
     """One SAE of gpt2-small-res-jb in a hub cache: real shapes, made-up weights, old-style config."""
     hook = f"blocks.{layer}.hook_resid_pre"
     files = snapshot(hub, "jbloom/GPT2-Small-SAEs-Reformatted") / hook
+    return fake_old_sae(files, "gpt2-small", hook, layer, d_in, d_sae)
+
+
+def fake_old_sae(files: Path, model: str, hook: str, layer: int, d_in: int, d_sae: int) -> Path:
+    """A ReLU SAE in the format of SAELens's first releases, with made-up weights that reconstruct well."""
     files.mkdir(exist_ok=True)
-    directions = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(layer))
-    directions /= directions.norm(dim=1, keepdim=True)
-    pairs = min(d_sae // 2, d_in)  # an axis and its opposite for each dimension: enough to reconstruct well
-    directions[:pairs], directions[pairs : 2 * pairs] = torch.eye(d_in)[:pairs], -torch.eye(d_in)[:pairs]
-    thresholds = torch.full((d_sae,), -10.0)  # the other directions are there for their shape, and stay silent
-    thresholds[: 2 * pairs] = -0.1
-    weights = {"W_enc": directions.T, "b_enc": thresholds}
-    weights |= {"W_dec": directions, "b_dec": torch.zeros(d_in)}
+    directions, thresholds = axes_and_more(d_in, d_sae, layer)
+    weights = {"W_enc": directions.T, "b_enc": -thresholds, "W_dec": directions, "b_dec": torch.zeros(d_in)}
     save_file({name: w.contiguous() for name, w in weights.items()}, files / "sae_weights.safetensors")
-    config = {
-        "model_name": "gpt2-small",
-        "hook_point": hook,
-        "hook_point_layer": layer,
-        "d_in": d_in,
-        "d_sae": d_sae,
-    }
+    config = {"model_name": model, "hook_point": hook, "hook_point_layer": layer, "d_in": d_in, "d_sae": d_sae}
     config |= {
         "dataset_path": "Skylion007/openwebtext",
         "context_size": 128,
@@ -207,4 +201,48 @@ def fake_res_jb(hub: Path, layer: int = 6, d_in: int = 768, d_sae: int = 24576) 
         "seed": 42,
     }
     (files / "cfg.json").write_text(json.dumps(config))
+    return files
+
+
+def axes_and_more(d_in: int, d_sae: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Directions [d_sae, d_in], and what a latent has to exceed.
+
+    An axis and its opposite for each dimension: enough to reconstruct well. The others are random, there for their
+    shape, and silent.
+    """
+    directions = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+    directions /= directions.norm(dim=1, keepdim=True)
+    pairs = min(d_sae // 2, d_in)
+    directions[:pairs], directions[pairs : 2 * pairs] = torch.eye(d_in)[:pairs], -torch.eye(d_in)[:pairs]
+    thresholds = torch.full((d_sae,), 10.0)
+    thresholds[: 2 * pairs] = 0.1
+    return directions, thresholds
+
+
+def fake_gemma_scope(hub: Path, inside: str, d_in: int = 2304, d_sae: int = 16384) -> Path:
+    """One SAE of Gemma Scope in a hub cache: one params.npz with the real names and shapes, made-up weights."""
+    files = snapshot(hub, "google/gemma-scope-2b-pt-res") / inside
+    files.mkdir(parents=True, exist_ok=True)
+    directions, thresholds = axes_and_more(d_in, d_sae, 0)
+    np.savez(
+        files / "params.npz", w_enc=directions.T.numpy(), w_dec=directions.numpy(), threshold=thresholds.numpy(),
+        b_enc=np.zeros(d_sae, np.float32), b_dec=np.zeros(d_in, np.float32),
+    )
+    return files
+
+
+def fake_model(files: Path, architecture: str, d: int, n_layers: int) -> Path:
+    """A model of another family, of its real width and names, but with few layers, few words and random weights."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
+
+    vocabulary = 400
+    save_tokenizer(files, vocabulary, "<bos>", bos_first=True)
+    torch.manual_seed(0)
+    shape = {"vocab_size": vocabulary, "hidden_size": d, "num_hidden_layers": n_layers, "intermediate_size": 64}
+    shape |= {"num_attention_heads": 8, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    if architecture == "gemma2":
+        model = Gemma2ForCausalLM(Gemma2Config(**shape, head_dim=d // 9, num_key_value_heads=4))
+    else:
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**shape))
+    model.half().save_pretrained(files)
     return files

@@ -99,13 +99,28 @@ def match_latents(a: Tensor, b: Tensor) -> Matching:
         >>> match_latents(a, a[[2, 0, 1]]).mean
         1.0
     """
-    from scipy.optimize import linear_sum_assignment
-
     a, b = _pair(a, b)
     if len(a) * len(b) > LARGEST:
         raise InputError(f"{len(a)} against {len(b)} directions are too many for an optimal matching. Draw a sample "
                          "of a, or use max_cosines, which compares each with its nearest and needs little memory.")
-    along = cosines(a, b)
+    return one_to_one(cosines(a, b))
+
+
+def one_to_one(along: Tensor) -> Matching:
+    """The one-to-one matching with the largest sum of any likeness: of directions, or of when latents are active.
+
+    Args:
+        along: [n_a, n_b] how alike each pair is, on the CPU.
+
+    Returns:
+        The pairs; `cosine` holds their likeness.
+
+    Raises:
+        InputError: not a matrix.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    check_axes("along", along, "n_a", "n_b")
     rows, columns = (torch.from_numpy(i) for i in linear_sum_assignment(along.numpy(), maximize=True))
     return Matching(rows, columns, along[rows, columns])
 

@@ -23,9 +23,10 @@ from solutions.sae.architectures import (
     resample,
     save_sae,
 )
+from solutions.sae.crosscoder import Crosscoder, scales_of, side_by_side, train_crosscoder
 from solutions.sae.evaluate import WAYS, SAEMetrics, SpliceLoss, evaluate_sae, run_spliced, splice_loss
 from solutions.sae.facts import FactsKept, facts_kept
-from solutions.sae.loading import load_sae, load_sae_from_disk
+from solutions.sae.loading import load_sae, load_sae_from_disk, saes_by_layer
 from solutions.sae.measure import decode, encode, reconstruct, reconstruction_error
 from solutions.sae.metrics import (
     DENSE,
@@ -72,6 +73,7 @@ __all__ = [
     "WAYS",
     "Batch",
     "BatchTopKSAE",
+    "Crosscoder",
     "DensityHistogram",
     "FactsKept",
     "GatedSAE",
@@ -125,10 +127,14 @@ __all__ = [
     "resample",
     "run_spliced",
     "save_sae",
+    "saes_by_layer",
+    "scales_of",
+    "side_by_side",
     "sparsity_warmth",
     "splice_loss",
     "step_gradients",
     "sweep",
     "train",
+    "train_crosscoder",
     "variance",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import torch
 from solutions import EMBEDDED_TARGETS, hub
 from solutions.errors import ModelNotAvailable, first_line, unknown_name
 from solutions.models import pick_device
+from solutions.smallworld.artifacts import list_saes
 from solutions.targets import Target, check_target
 
 if TYPE_CHECKING:
@@ -45,6 +48,50 @@ def load_sae(target: Target, device: str | torch.device | None = None) -> SAE:
     if target.sae_folder is not None:
         return load_sae_from_disk(target.sae_folder, device)
     return _load_release(target.sae_release, target.sae_id, device)
+
+
+def saes_by_layer(target: Target) -> dict[int, Target]:
+    """The target's SAE and its siblings: the same kind, trained at the same place of other layers.
+
+    Args:
+        target: what is being studied.
+
+    Returns:
+        For each layer for which the release has one, in order, the target with hook point and SAE changed. Only the
+        target itself where the names do not say which SAEs belong together.
+
+    Raises:
+        InputError: `target` is the name of one.
+
+    Example:
+        >>> list(saes_by_layer(get_target("smallworld")))
+        [0, 1, 2, 3]
+    """
+    check_target(target)
+    before, after = next((ends for ends in (("blocks.", "."), ("layer_", "/"))
+                          if f"{ends[0]}{target.layer}{ends[1]}" in target.sae_id), (None, None))
+    if target.layer < 0 or before is None:
+        return {target.layer: target}
+    start, end = target.sae_id.split(f"{before}{target.layer}{after}", 1)
+    kind = re.compile(re.escape(start + before) + r"(\d+)" + re.escape(after + end))
+    layers = sorted(int(found[1]) for found in map(kind.fullmatch, _released(target)) if found)
+    found = {layer: dataclasses.replace(
+        target, hook=target.hook.replace(f"blocks.{target.layer}.", f"blocks.{layer}."),
+        sae_id=f"{start}{before}{layer}{after}{end}") for layer in layers}
+    return found or {target.layer: target}
+
+
+def _released(target: Target) -> list[str]:
+    """The names of all SAEs that come with the target's. None of them is loaded, and nothing is asked on the hub."""
+    if target.sae_release in EMBEDDED_TARGETS:
+        return [name.rsplit("/", 1)[1] for name in list_saes(target.sae_release)]
+    if target.sae_folder is not None:
+        root = target.sae_folder.parent
+        return [path.name for path in root.iterdir() if (path / CONFIG).is_file()] if root.is_dir() else []
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory()
+    return list(known[target.sae_release].saes_map) if target.sae_release in known else [target.sae_id]
 
 
 def load_sae_from_disk(path: str | os.PathLike[str], device: str | torch.device | None = None) -> SAE:
@@ -100,11 +147,8 @@ def _load_release(release: str, sae_id: str, device: str | torch.device | None) 
     if release in known and sae_id not in known[release].saes_map:
         raise unknown_name(f"SAE in release {release!r}:", sae_id, known[release].saes_map)
     what = f"the SAE {release}/{sae_id}"
-    if (
-        get_conversion_loader_name(release) != "sae_lens"
-    ):  # other file formats: SAELens downloads and converts
-        hub.require_connection(what)
-        return _opened(lambda d: SAE.from_pretrained(release, sae_id, device=d), what, device)
+    if get_conversion_loader_name(release) != "sae_lens":
+        return _converted(release, sae_id, what, device)
     repo, inside = (
         (known[release].repo_id, known[release].saes_map[sae_id]) if release in known else (release, sae_id)
     )
@@ -119,6 +163,28 @@ def _load_release(release: str, sae_id: str, device: str | torch.device | None) 
     return _opened(
         lambda d: SAE.from_pretrained(release, sae_id, device=d, converter=from_folder), what, device
     )
+
+
+def _converted(release: str, sae_id: str, what: str, device: str | torch.device | None) -> SAE:
+    """Load a release in another file format, such as Gemma Scope's, which SAELens downloads and converts.
+
+    Only its converter knows which files it wants. So it is first given the cache alone, and the hub if that is not
+    enough.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    from sae_lens import SAE
+
+    def from_pretrained(d: str) -> SAE:
+        return SAE.from_pretrained(release, sae_id, device=d, dtype="float32")
+
+    with hub.cache_only():
+        try:
+            return _opened(from_pretrained, what, device)
+        except ModelNotAvailable as error:
+            if not isinstance(error.__cause__, LocalEntryNotFoundError | OfflineModeIsEnabled):
+                raise
+    hub.require_connection(what)
+    return _opened(from_pretrained, what, device)
 
 
 def _opened(open_on: Any, what: str, device: str | torch.device | None) -> SAE:

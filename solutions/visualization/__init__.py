@@ -9,13 +9,15 @@ tell apart, at a lightness that shows on both. What a figure shows is also said 
 Comparisons (`charts`, `curves`, `shares`, `panels`)::
 
     bars(values, x_title, title=None, highlight=(), digits=3)
-    compare_dots(rows, x_title, title=None, x_range=None)              rows: name -> measure -> value
+    compare_dots(rows, x_title, title=None, x_range=None, bands=None)
+          rows: name -> measure -> value; bands: name -> measure -> (low, high)
     histogram(groups, x_title, y_title="share (%)", n_bins=40, log_y=False, title=None)
     lines(series, x_title, y_title, x=None, bands=None, log_x=False, log_y=False, reference=None, y_range=None,
           title=None)
           series: name -> values; x: numbers or names; bands: name -> (low, high); reference: name -> level
     ranked(groups, y_title, x_title="rank", log_x=True, log_y=True, title=None)       sorted, largest first
     scatter(x, y, x_title, y_title, categories=None, hover=None, log_x=False, log_y=False, diagonal=False, title=None)
+    paths(routes, x_title, y_title, stops=None, points=None, title=None)              routes: name -> (x, y)
     spectrum(spectra, dimensions=None, title=None)
           spectra: name -> eigenvalues; dimensions: name -> effective dimension
     density_histogram(groups, n_bins=40, title=None)  groups: name -> density of each latent; the silent ones apart
@@ -39,16 +41,20 @@ Passages (`passages`)::
     passage_difference(first, second, latents=None, n=24, maxima=None, names=None, called=("first", "second"), ...)
           first, second: (tokens, features); aligned token by token
 
-Networks, maps and families (`networks`, `lineage`)::
+Networks, maps and families (`networks`, `lineage`, `flow`)::
 
     coactivation_graph(pairs, weight="lift", communities=None, names=None, most=200, seed=0, title=None)
           pairs: table with a, b and weight, or a networkx graph; communities: table with latent, community, label
     latent_map(table, colour=None, hover=(), highlight=(), x_title=..., y_title=..., title=None)
           table: latent, x, y and the columns named; a click on the site shows the latent in the page's table
+    layer_flow(stages, layers, latents=None, names=None, least=0.4, most=8, title=None)
+          stages: tables of earlier, later, correlation, cosine, one per step from a layer to the next
     splitting(stages, widths=("narrow", "wide"), latents=None, names=None, least=0.1, most=8, ...)
           stages: table with narrow, wide, share_of_narrow, or one for each step to a wider SAE
     family_tree(table, names=None, most=40, title=None)
           table: parent, child, p_parent_given_child, p_child_given_parent
+    attribution_flow(nodes, edges, tokens, menu=16, title=None)
+          nodes: kind, layer, position, name, value, influence; edges: source, target, weight
 
 A table of latents (`browser`)::
 
@@ -80,7 +86,8 @@ Text and features (`text`, `gallery`, `page`)::
 
 from solutions.visualization.browser import browser_html, latent_browser, save_browser
 from solutions.visualization.charts import bars, compare_dots, histogram, toy_directions
-from solutions.visualization.curves import lines, ranked, scatter, spectrum
+from solutions.visualization.curves import lines, paths, ranked, scatter, spectrum
+from solutions.visualization.flow import attribution_flow
 from solutions.visualization.gallery import gallery
 from solutions.visualization.heatmaps import (
     activation_heatmap,
@@ -88,6 +95,7 @@ from solutions.visualization.heatmaps import (
     cosine_heatmap,
     feature_heatmap,
 )
+from solutions.visualization.layers import layer_flow
 from solutions.visualization.lineage import family_tree, splitting
 from solutions.visualization.matrices import confusion_matrix, heatmap
 from solutions.visualization.networks import coactivation_graph, latent_map
@@ -109,6 +117,7 @@ from solutions.visualization.training import knobs, matched_histogram, pareto, r
 __all__ = [
     "PageView",
     "activation_heatmap",
+    "attribution_flow",
     "bars",
     "browser_html",
     "coactivation_graph",
@@ -129,11 +138,13 @@ __all__ = [
     "knobs",
     "latent_browser",
     "latent_map",
+    "layer_flow",
     "lines",
     "matched_histogram",
     "pareto",
     "passage_difference",
     "passage_heatmap",
+    "paths",
     "printable",
     "ranked",
     "recovery",
