@@ -57,7 +57,8 @@ def environment() -> dict[str, str]:
     private = BUILD / "jupyter"
     profile = private / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
-    (profile / "ipython_kernel_config.json").write_text(json.dumps({"Application": {"log_level": "ERROR"}}))
+    settings = {"Application": {"log_level": "ERROR"}, "HistoryManager": {"hist_file": ":memory:"}}
+    (profile / "ipython_kernel_config.json").write_text(json.dumps(settings))
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -77,18 +78,29 @@ def forget(*folders: str) -> None:
         shutil.rmtree(BUILD / folder, ignore_errors=True)
 
 
+def what_results_follow_from() -> str:
+    """The fingerprint of everything that a chapter's results depend on besides its own text."""
+    return fingerprint(RESULTS, sys.version, os.environ.get("MONOSEMANTIC_TARGET", ""))
+
+
+def cache_of(results: str) -> Path:
+    """The cache of executed notebooks; an empty one when what is in it follows from something else than `results`."""
+    cache = BUILD / CACHE
+    made_from = cache / MADE_FROM
+    if not made_from.is_file() or made_from.read_text("utf8") != results:
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir(parents=True)
+        made_from.write_text(results, "utf8")
+    return cache
+
+
 def forget_what_is_stale(now: dict[str, str]) -> None:
     """Delete cached results and pages that no longer follow from what is in the repository."""
     try:
         before = json.loads(STATE.read_text())
     except (OSError, ValueError):
         before = {}
-    cache = BUILD / CACHE
-    made_from = cache / MADE_FROM
-    if not made_from.is_file() or made_from.read_text("utf8") != now["results"]:
-        shutil.rmtree(cache, ignore_errors=True)
-        cache.mkdir(parents=True)
-        made_from.write_text(now["results"], "utf8")
+    cache_of(now["results"])
     if before != now | {"ok": True}:
         forget(*MADE_PAGES)
     STATE.unlink(missing_ok=True)
@@ -132,8 +144,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     BUILD.mkdir(exist_ok=True)
     if options.cold:
         forget(CACHE, *MADE_PAGES)
-    target = os.environ.get("MONOSEMANTIC_TARGET", "")
-    now = {"results": fingerprint(RESULTS, sys.version, target), "pages": fingerprint(PAGES)}
+    now = {"results": what_results_follow_from(), "pages": fingerprint(PAGES)}
     forget_what_is_stale(now)
 
     run_chapters()

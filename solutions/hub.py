@@ -134,7 +134,11 @@ def _why_offline() -> str | None:
 
 @contextlib.contextmanager
 def cache_only() -> Iterator[None]:
-    """Within it the Hugging Face libraries read what is on this machine, and ask the hub nothing."""
+    """Within it the Hugging Face libraries read what is on this machine, and ask the hub nothing.
+
+    Returns:
+        A context manager; what was set before is set again afterwards.
+    """
     from huggingface_hub import constants
 
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ from solutions.analysis import (
 from solutions.analysis.search import Results, load_concepts, parse_query, save_concepts, search, text_reader
 from solutions.analysis.search.parse import explained
 from solutions.analysis.search.saved import concepts_path
-from solutions.errors import CourseError, InputError, count_option, in_a_shell
+from solutions.errors import InputError, count_option
+from solutions.shell import DONE, NOTHING, guarded
 from solutions.targets import Target, get_target
 
 EPILOG = """terms of a query:
@@ -39,7 +39,6 @@ EPILOG = """terms of a query:
 exit code:
   0 something was found, 3 nothing was (the reason is printed), 1 an error, 2 a wrong option, 130 Ctrl-C
 """
-FOUND, ERROR, NOTHING, STOPPED = 0, 1, 3, 130
 #: What one types to get here; `monosemantic search` says so itself.
 PROGRAM = "python -m solutions.search"
 #: Share of the texts that --build puts aside for measuring.
@@ -57,20 +56,21 @@ def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
         The exit code, 0 when something was found, 3 for nothing found, 1 for an error, 130 for Ctrl-C.
     """
     options = parser(program).parse_args(arguments)
-    try:
-        results = answer(options)
-        text = json.dumps(results.to_json(), ensure_ascii=False) if options.json else readable(results)
-        print(text, flush=True)
-    except CourseError as error:
-        print(in_a_shell(error), file=sys.stderr)
-        return ERROR
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return STOPPED
-    except BrokenPipeError:  # whoever read it, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FOUND
-    return FOUND if results else NOTHING
+    return guarded(lambda: say(options), lambda: left_behind(options))
+
+
+def say(options: argparse.Namespace) -> int:
+    """Search and print what was found. Returns the exit code."""
+    results = answer(options)
+    print(json.dumps(results.to_json(), ensure_ascii=False) if options.json else readable(results))
+    return DONE if results else NOTHING
+
+
+def left_behind(options: argparse.Namespace) -> str:
+    """What there is after Ctrl-C."""
+    if options.build and not Path(options.index).exists():
+        return "No index was made: the same line begins again."
+    return "The index is as it was."
 
 
 def answer(options: argparse.Namespace) -> Results:

@@ -49,7 +49,8 @@ class Target:
             published.
         prepend_bos: whether every text begins with the beginning-of-sequence token.
         context_size: longest text, in tokens, BOS included.
-        text: "smallworld" for the embedded text, else a Hugging Face dataset with a "text" column.
+        text: "smallworld" for the embedded text, the path of a file or folder of texts, else a Hugging Face dataset
+            with a "text" column.
         neuronpedia_id: the SAE's address on Neuronpedia, or None when it is not there.
         wrong_hook: another hook point of the same layer and width, for the bug hunt of chapter 1.
         description: one line for people.

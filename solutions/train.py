@@ -29,12 +29,14 @@ from typing import Any
 import torch
 
 from solutions.data import DTYPES, ActivationStore, open_texts
-from solutions.errors import CourseError, InputError, count_option, in_a_shell
+from solutions.errors import InputError, count_option
 from solutions.models import harvest, load_model, pick_device
 from solutions.sae import ARCHITECTURES, HarvestSource, Plan, Source, StoreSource, make_sae, train
+from solutions.sae.training.checkpoint import last_step
 from solutions.sae.training.folder import CARD
 from solutions.sae.training.plan import PRECISIONS, STEPS
 from solutions.sae.training.team import Team
+from solutions.shell import guarded
 from solutions.targets import Target, get_target
 
 #: What the shell may change of a plan, and how it is read. The defaults are the plan's own.
@@ -70,16 +72,23 @@ def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
         The exit code, 0 when done, 1 for an error (its reason is on the error stream), 130 for Ctrl-C.
     """
     options = parser(program).parse_args(arguments)
-    try:
-        with connected(options.device) as device:
-            run(options, device)
-    except CourseError as error:
-        print(in_a_shell(error), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped. The same line goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(lambda: run_connected(options), lambda: left_behind(options))
+
+
+def left_behind(options: argparse.Namespace) -> str:
+    """What there is after Ctrl-C."""
+    step = last_step(Path(options.out))
+    if step is None:
+        kept = " What is stored already stays." if options.store else ""
+        return f"There is no checkpoint yet: the same line begins to train again.{kept}"
+    again = "The same line" + " without --start-over" * options.start_over
+    return f"{again} goes on from the last checkpoint, after step {step:,}."
+
+
+def run_connected(options: argparse.Namespace) -> None:
+    """Train, together with the processes that were started with this one."""
+    with connected(options.device) as device:
+        run(options, device)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,37 @@
 """Fixtures for all tests: the embedded target, its model and its SAE, each loaded once, and the site in a browser."""
 
 import os
+import re
 
 import pytest
 
 # Tests are about the embedded world whatever the shell says, unless one sets the variable itself.
 os.environ.pop("MONOSEMANTIC_TARGET", None)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: where two processes share the files, none is left alone with a long one at the end.
+
+    A file's order stays as it is. `--no-loadscope-reorder` in tests/run.py lets xdist keep ours.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadscope`: who shares a server or a page of the site stays in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPage(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            if not file.endswith("test_site.py"):
+                return file
+            page = re.search(r"\[(.*\.html)\]$", test)
+            return page[1] if page else nodeid
+
+    return ByPage(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")

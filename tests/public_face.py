@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 from sphinx.pycode import ModuleAnalyzer
 
 #: The rooms with a public face, in the order in which they depend on one another.
-ROOMS = ("errors", "hub", "targets", "data", "models", "sae", "analysis", "interventions", "visualization", "app")
+ROOMS = (
+    "errors", "hub", "targets", "data", "models", "sae", "analysis", "interventions", "attribution", "autointerp",
+    "visualization", "app",
+)
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book"))
-from build import environment  # noqa: E402  the chapters are tested in the environment the site is built in
+import build  # noqa: E402  the chapters are tested in the environment the site is built in
 
 REPORTS = ROOT / "_build" / "tests"
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -30,13 +30,14 @@ STEPS = {
     "lint": ["-m", "ruff", "check", "."],
     "spelling": ["-m", "codespell_lib", "."],
     "labs": ["solutions/make_labs.py", "--check"],
-    "unit": [*PYTEST, *TWO_AT_A_TIME, "-m", "not browser", "tests"],
+    "unit": [*PYTEST, *TWO_AT_A_TIME, "--no-loadscope-reorder", "-m", "not browser", "tests"],  # ours: conftest.py
     "notebooks": [
         *PYTEST, *TWO_AT_A_TIME, "--nbval-lax", "--nbval-current-env",
         "--nbval-cell-timeout", CELL_TIMEOUT, "book", "solutions", "labs",
     ],
     "site": ["book/build.py"],
-    "browser": [*PYTEST, "-n", "2", "--dist", "load", "-m", "browser", "tests"],  # each process has its own Chromium
+    # Each process has its own Chromium; tests that share a page or a server stay in one (tests/conftest.py).
+    "browser": [*PYTEST, "-n", "2", "--dist", "loadscope", "-m", "browser", "tests"],
 }
 
 
@@ -63,15 +64,17 @@ def read_report(path: Path, result: Result) -> None:
             result.outcomes["passed"] += 1
 
 
-def run_step(name: str) -> Result:
+def run_step(name: str, keep_results: bool = False) -> Result:
     """Run one step, its output going straight to the terminal."""
     print(f"\n=== {name} " + "=" * (70 - len(name)), flush=True)
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     options = [f"--junitxml={report}", "-o", "junit_family=xunit2"] if "pytest" in STEPS[name] else []
+    if keep_results:
+        options += ["--keep-results", str(build.cache_of(build.what_results_follow_from()))]
     start = time.monotonic()
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2))}  # two processes share the cores
-    surroundings = environment() | (threads if TWO_AT_A_TIME[0] in STEPS[name] else {})
+    surroundings = build.environment() | (threads if TWO_AT_A_TIME[0] in STEPS[name] else {})
     code = subprocess.run([sys.executable, *STEPS[name], *options], cwd=ROOT, env=surroundings).returncode
     result = Result(code, time.monotonic() - start)
     if report.exists():
@@ -102,7 +105,10 @@ def main(names: list[str]) -> int:
         print(f"Unknown step: {', '.join(unknown)}. The steps are: {', '.join(STEPS)}.", file=sys.stderr)
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
-    results = {name: run_step(name) for name in names or STEPS}
+    names = names or list(STEPS)
+    # What the chapters show is kept for a site that is built right afterwards, and for no other: `make newest` runs
+    # the same notebooks with other libraries.
+    results = {name: run_step(name, keep_results=name == "notebooks" and "site" in names) for name in names}
     summarise(results)
     return int(any(result.code for result in results.values()))
 

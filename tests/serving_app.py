@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
@@ -39,12 +38,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(cache: Path, texts: int) -> Iterator[Server]:
+def served(cache: Path, texts: int, target: str = "smallworld") -> Iterator[Server]:
     """The app with its index in `cache`, as `launch` starts it; what it says goes to a file there."""
     port = free_port()
-    arguments, variables = command("localhost", port, "smallworld", texts)
+    arguments, surroundings = command("localhost", port, target, texts)
     cache.mkdir(parents=True, exist_ok=True)
-    surroundings = os.environ | variables | {CACHE_VARIABLE: str(cache), "PYTHONPATH": str(ROOT)}
+    surroundings |= {CACHE_VARIABLE: str(cache), "PYTHONPATH": str(ROOT)}
     with open(cache / "server.log", "wb") as log:
         process = subprocess.Popen(arguments, cwd=cache, env=surroundings, stdout=log, stderr=log)
     try:

@@ -123,6 +123,15 @@ def test_every_example_lies_in_its_interval_and_intervals_hold_equally_many(page
             assert example.tokens[example.peak] == tokens[example.text][example.position]
 
 
+def test_a_nearly_empty_interval_is_not_filled_from_the_ones_below():
+    """Three texts, one activation each: in every interval stands the one that belongs there, however many may."""
+    activations = torch.tensor([[0.0, 5.0], [1.0, 0.0], [0.0, 3.0]])
+    tokens = [["a", "b"], ["c", "d"], ["e", "f"]]
+    page = analysis.feature_page(activations, activations > -1, tokens, latent=0, n_intervals=3, per_interval=3)
+    shown = [[example.tokens[example.peak] for example in interval.examples] for interval in page.intervals]
+    assert shown == [["b"], ["f"], ["c"]] and [interval.n_tokens for interval in page.intervals] == [1, 1, 1]
+
+
 def test_examples_show_neither_bos_nor_padding(page_inputs):
     activations, mask, tokens = page_inputs
     page = analysis.feature_page(activations, mask, tokens, latent=7)

@@ -22,6 +22,7 @@ from streamlit import config
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
+import solutions
 from solutions import app, visualization
 from solutions.app import address, launching, opening, room, words
 from solutions.app.__main__ import main
@@ -253,6 +254,21 @@ def test_messages_name_no_folders_of_the_machine(text, shown):
     assert words.pathless(text) == shown
 
 
+def test_messages_for_people_with_python_are_told_as_the_app_needs_them(monkeypatch):
+    """The longest of them: a model that is not on this machine, with the network switched off by us."""
+    monkeypatch.setattr(solutions, "SWITCHED_OFFLINE", True)
+    monkeypatch.setattr(solutions.hub, "is_switched_off", lambda: True)
+    why = solutions.hub._how_to_get("gpt2", ["config.json"], False, ["*.json"], "the model 'gpt2'",
+                                    solutions.hub._why_offline())
+    told = words.for_visitors(why)
+    assert "start it with --target gpt2-small to go online" in told and "hf download gpt2" in told
+    assert told.endswith("choose it in the side bar.") and "get_target" not in told and "it goes to" not in told
+    said = []
+    monkeypatch.setattr(words, "st", SimpleNamespace(html=said.append))
+    words.say(told + "\n<b>", "alert")
+    assert said[0].count("<br>") == told.count("\n") + 1 and "&lt;b&gt;" in said[0] and "↵" not in said[0]
+
+
 def test_an_error_of_ours_is_said_and_any_other_is_only_logged(monkeypatch, caplog):
     said = []
     monkeypatch.setattr(words, "st", SimpleNamespace(html=said.append))
@@ -272,7 +288,7 @@ def options_of(arguments):
 
 
 def test_it_serves_this_machine_alone_and_switches_off_what_it_does_not_need():
-    arguments, variables = launching.command("localhost", 8501, None, 1500)
+    arguments, surroundings = launching.command("localhost", 8501, None, 1500)
     options = dict(options_of(arguments))
     assert arguments[:4] == [sys.executable, "-m", "streamlit", "run"] and Path(arguments[4]) == MAIN
     assert options["server.address"] == "localhost" and options["server.port"] == "8501"
@@ -282,7 +298,8 @@ def test_it_serves_this_machine_alone_and_switches_off_what_it_does_not_need():
     assert options["client.showErrorDetails"] == options["server.fileWatcherType"] == "none"
     hosts = [value for name, value in options_of(arguments) if name == "server.allowedHosts"]
     assert hosts == ["localhost", "127.0.0.1", "[::1]"]
-    assert variables == {"MONOSEMANTIC_TARGET": "smallworld", launching.TEXTS_VARIABLE: "1500"}
+    own = {"MONOSEMANTIC_TARGET": "smallworld", launching.TEXTS_VARIABLE: "1500"}
+    assert own.items() <= surroundings.items() and surroundings["PATH"] == os.environ["PATH"]
 
 
 def test_every_option_is_one_that_streamlit_knows():
@@ -318,12 +335,27 @@ def test_the_exit_code_is_the_servers_and_the_shell_hears_of_mistakes(monkeypatc
 
     def server(*given):
         seen.append(given)
-        return [sys.executable, "-c", "import os, sys; sys.exit(int(os.environ['CODE']))"], {"CODE": "3"}
+        code = "import os, sys; sys.exit(int(os.environ['CODE']))"
+        return [sys.executable, "-c", code], launching.surroundings_of({"CODE": "3"})
 
     monkeypatch.setattr(launching, "command", server)
     assert main(["--address", "::1", "--port", "9000", "--texts", "1,000"]) == 3
     assert seen == [("::1", 9000, None, 1000)]
     assert "http://localhost:9000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ours, target, offline", [
+    (True, "gpt2-small", False), (True, "smallworld-llama", True), (False, "gpt2-small", True),
+])  # fmt: skip
+def test_the_server_decides_for_its_own_target_whether_the_hub_may_be_asked(ours, target, offline, monkeypatch):
+    """Begun on the embedded target, this process has switched the hub off for itself. Only what the reader has switched
+    off goes on to the server."""
+    monkeypatch.setattr(solutions, "SWITCHED_OFFLINE", ours)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    surroundings = launching.command("localhost", 8501, target, 9)[1]
+    code = "import os, sys, solutions; sys.exit(os.environ.get('HF_HUB_OFFLINE') == '1')"
+    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parents[2], env=surroundings).returncode == offline
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there, a process is ended without a word to it")
@@ -332,7 +364,7 @@ def test_ending_it_ends_the_server_too(tmp_path):
     code = (
         "import sys; from solutions.app import launching\n"
         "server = [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(100)']\n"
-        "launching.command = lambda *_: (server, {})\n"
+        "launching.command = lambda *_: (server, None)\n"
         "sys.exit(-launching.launch())"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code], cwd=MAIN.parents[2], stdout=subprocess.PIPE, text=True)
@@ -478,13 +510,13 @@ def test_only_the_latest_answers_are_remembered_and_no_errors():
 
 
 def test_a_latent_is_named_by_what_is_known_of_it(here, monkeypatch):
-    table = here.latents.head(4).copy()
-    table["n_active"] = [0, 5, 5, 5]
-    table["concept"], table["f1"] = ["city", "city", "city", None], [0.9, 0.9, 0.1, 0.0]
-    table["token"] = [" a", " a", " b", None]
+    table = here.latents.head(5).copy()
+    table["n_active"] = [0, 5, 5, 5, 5]
+    table["concept"], table["f1"] = ["city", "city", "city", None, None], [0.9, 0.9, 0.1, 0.0, 0.0]
+    table["token"] = [" a", " a", " b", None, " \n"]
     monkeypatch.setattr(here, "latents", table)
-    names = ["never active", "city (F1 0.90)", "most on “b”", "no typical token"]
-    assert [here.name(j) for j in range(4)] == names
+    names = ["never active", "city (F1 0.90)", "most on “b”", "no typical token", "most on “␣↵”"]
+    assert [here.name(j) for j in range(5)] == names
 
 
 # ---- the pages

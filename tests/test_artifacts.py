@@ -89,6 +89,16 @@ def test_saes_are_listed_by_model(root):
     assert artifacts.list_saes("smallworld-llama", root) == ["saes/smallworld-llama/a.topk.8x"]
 
 
+def test_transcoders_are_listed_apart_from_saes(root):
+    (root / "transcoders/smallworld/blocks.0.mlp.a").mkdir(parents=True)
+    (root / "transcoders/smallworld/blocks.0.mlp.a/cfg.json").write_text("{}")
+    files = artifacts.describe_files(root, ["smallworld", "saes", "transcoders"])
+    (root / "MANIFEST.json").write_text(json.dumps({"files": files}))
+    assert artifacts.list_transcoders(root=root) == ["transcoders/smallworld/blocks.0.mlp.a"]
+    assert artifacts.list_transcoders("smallworld-llama", root) == []
+    assert not any("mlp.a" in name for name in artifacts.list_saes(root=root))
+
+
 def test_without_a_manifest_the_message_says_where_it_should_be(tmp_path):
     with pytest.raises(ArtifactError, match="MANIFEST.json"):
         artifacts.verify("smallworld", tmp_path)
@@ -102,8 +112,8 @@ def test_a_manifest_that_is_not_json_is_named_with_the_line(root):
 
 def test_the_real_artefacts_are_whole_and_small():
     manifest = artifacts.manifest()
-    on_disk = artifacts.describe_files(artifacts.ARTIFACTS, ["smallworld", "smallworld-llama", "saes"])
+    on_disk = artifacts.describe_files(artifacts.ARTIFACTS, ["smallworld", "smallworld-llama", "saes", "transcoders"])
     assert on_disk == manifest["files"]
     assert manifest["bytes"] == sum(entry["bytes"] for entry in on_disk.values()) < 30e6
-    for name in ("smallworld", "smallworld-llama", *artifacts.list_saes()):
+    for name in ("smallworld", "smallworld-llama", *artifacts.list_saes(), *artifacts.list_transcoders()):
         artifacts.verify(name)

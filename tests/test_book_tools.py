@@ -12,6 +12,7 @@ sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book" / "_ext")]
 import accessible  # noqa: E402
 import build  # noqa: E402
 import offline_figures  # noqa: E402
+import run  # noqa: E402
 
 
 @pytest.fixture
@@ -68,6 +69,16 @@ def test_results_are_kept_as_long_as_they_follow_wherever_the_cache_was_carried(
         build.forget_what_is_stale({"results": "r", "pages": "p"})
         assert (cache / "results").exists() is kept
     assert (cache / build.MADE_FROM).read_text() == "r"
+
+
+@pytest.mark.parametrize(("steps", "kept"), [([], True), (["notebooks", "site"], True), (["unit", "notebooks"], False)])
+def test_what_nbval_ran_is_kept_for_a_site_that_is_built_right_afterwards(tmp_path, monkeypatch, steps, kept):
+    asked = {}
+    monkeypatch.setattr(run, "REPORTS", tmp_path)
+    result = run.Result(code=0, seconds=0)
+    monkeypatch.setattr(run, "run_step", lambda name, keep_results: asked.update({name: keep_results}) or result)
+    assert run.main(steps) == 0
+    assert asked.pop("notebooks") is kept and not any(asked.values())
 
 
 def test_a_failed_build_is_remembered(folder, monkeypatch):

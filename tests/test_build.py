@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from solutions.smallworld import artifacts, build, train_saes
+from solutions.smallworld import artifacts, build, train_saes, train_transcoders
 from solutions.smallworld.build import MINIATURE, Workbench
 from solutions.smallworld.tokenizer import load_tokenizer
 
@@ -45,6 +45,12 @@ def test_the_miniature_loads(world):
     for name in names:
         sae, recipe = train_saes.load(artifacts.path_of(name, out))
         assert sae(torch.randn(3, 128)).shape == (3, 128) and name.endswith(recipe.sae_id)
+    names = artifacts.list_transcoders(root=out)
+    assert names == [f"transcoders/smallworld/{r.transcoder_id}" for r in MINIATURE.transcoders]
+    for name, recipe in zip(names, MINIATURE.transcoders, strict=True):
+        folder = artifacts.path_of(name, out)
+        assert train_transcoders.recipe_of(folder) == recipe
+        assert train_transcoders.load(folder)(torch.randn(3, 128)).shape == (3, 128)
 
 
 @pytest.mark.slow
@@ -58,7 +64,7 @@ def test_the_manifest_is_complete(world):
     for table in manifest["quality"].values():
         assert table["loss"].keys() == {"model", "unigram", "bigram", "trigram", "5-gram"}
         assert all({"explained_variance", "l0", "delta_loss", "dead", "facts"} <= sae.keys()
-                   for sae in table["saes"].values())
+                   for made in ("saes", "transcoders") for sae in table[made].values())
     assert not list(out.rglob("*.part"))
 
 
@@ -67,6 +73,7 @@ def test_a_second_build_makes_nothing_again(world, monkeypatch):
     out, manifest = world
     for name in ("harvest", "run_jobs", "_rows"):
         monkeypatch.setattr(build, name, lambda *a, name=name: pytest.fail(f"{name} ran again"))
+    monkeypatch.setattr(build.train_transcoders, "harvest", lambda *a: pytest.fail("the MLPs were read again"))
     monkeypatch.setattr(build.quality, "evaluate", lambda *a, **k: pytest.fail("measured again"))
     assert build.build(out, MINIATURE) == manifest
 
@@ -117,6 +124,7 @@ def test_the_real_set_of_saes_is_the_promised_one():
                  for width in (4, 8, 16)}
     assert set(ids["smallworld"]) == expected and len(ids["smallworld"]) == len(expected)
     assert ids["smallworld-llama"] == ["blocks.2.hook_resid_pre.topk.8x"]
+    assert [r.transcoder_id for r in build.Plan().transcoders] == [f"blocks.{i}.mlp.batchtopk.8x" for i in range(4)]
 
 
 def test_the_text_is_still_that_of_the_real_artefacts():

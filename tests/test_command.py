@@ -110,7 +110,7 @@ def test_the_lines_we_show_can_be_typed(line):
     (CourseError("what to do about it"), 1, "CourseError: what to do about it"),
     (InputError("expected, found"), 1, "InputError: expected, found"),
     (PermissionError(13, "Permission denied", "/there"), 1, "PermissionError: [Errno 13] Permission denied"),
-    (KeyboardInterrupt(), 130, "Stopped.\n"),  # and no word of going on: a version has nothing to go on with
+    (KeyboardInterrupt(), 130, "Stopped. Nothing was changed.\n"),
 ])
 def test_what_one_can_do_something_about_is_one_line(error, code, says, monkeypatch, capsys):
     def fails(arguments, program):

@@ -19,7 +19,7 @@ from solutions.interventions import (
     steered_text,
     steering,
 )
-from solutions.models import extract, generate, load_model, loss, run_with_edit, unembedding
+from solutions.models import extract, generate, load_model, loss, run_with_edit, running, unembedding
 from solutions.sae import encode
 
 HOOK = "blocks.1.hook_resid_pre"
@@ -267,6 +267,42 @@ def test_the_comparison_by_hand():
     assert table.attrs["promoted"] == [model.tokenizer.decode([i]) for i in (300, 301)]
 
 
+def test_the_three_rows_go_through_the_model_together(monkeypatch):
+    """One pass for each new token, not three; besides, the vector's shape, the prompt, and the damage."""
+    model, passes = tiny_model(), []
+    monkeypatch.setattr(type(model), "forward", _counted(type(model).forward, passes))
+    compared(model, tiny_sae(), max_new_tokens=12, temperature=0)
+    assert len(passes) <= 12 + 3 and passes.count(3) == 12 + 2
+
+
+def _counted(forward, passes):
+    def run(self, ids, *args, **options):
+        passes.append(len(ids))
+        return forward(self, ids, *args, **options)
+
+    return run
+
+
+def test_a_row_that_ends_is_over_and_the_others_go_on(monkeypatch):
+    """The steered row is pushed to the end of the text at once; its damage is not a number."""
+    model, sae = tiny_model(), tiny_sae()
+    ends = {"steered": model.tokenizer.eos_token_id}
+    drawn = running._drawn
+
+    def ending(logits, temperature, dice):
+        row = len(seen) % 3
+        seen.append(row)
+        return ends["steered"] if row == 1 else drawn(logits, temperature, dice)
+
+    seen = []
+    monkeypatch.setattr(running, "_drawn", ending)
+    table = compared(model, sae)
+    monkeypatch.setattr(running, "_drawn", drawn)
+    assert table.loc["steered", "text"] == TEXT and math.isnan(table.loc["steered", "loss"])
+    assert table.loc["unsteered", "text"] == generate(model, TEXT, 6, seed=4)
+    assert table["loss"].isna().sum() == 1
+
+
 def test_the_damage_is_the_unsteered_models_loss_on_what_was_added():
     """Whole text = prompt and continuation, so the two means, weighted, must give the whole."""
     model = tiny_model()
@@ -299,6 +335,20 @@ def test_the_comparison_refuses_what_does_not_fit():
 @pytest.fixture(scope="session")
 def embedded(target):
     return load_model(target, "cpu")
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7, 1.3])
+def test_together_they_write_what_they_write_alone(embedded, sae, target, temperature):
+    """Texts of one seed are the same, whatever else is in the batch."""
+    maxima = torch.ones(sae.cfg.d_sae)
+    for seed, prompt in enumerate(["This morning", "The Eiffel Tower is in", "Je mange"]):
+        pushes = [Push(7 + seed, 40.0)]
+        table = compare_steering(embedded, sae, target, prompt, pushes, maxima, max_new_tokens=20,
+                                 temperature=temperature, seed=seed)
+        vector = push_vector(sae, pushes, maxima)
+        alone = [steered_text(embedded, prompt, target.hook, push, 20, temperature, seed)
+                 for push in (0 * vector, vector, random_push(vector, seed))]
+        assert table["text"].tolist() == alone and len(set(alone)) == 3
 
 
 def test_latents_steer_the_embedded_model_and_random_directions_do_not(embedded, sae, target):

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from browsing import PHONE, SITE, chromium_path, launch, serve, visit
+from browsing import PHONE, SITE, axe_complaints, chromium_path, launch, serve, visit
 from live_page import PACK, READY, markup, press_start, unpacked, write_page
-from test_site import AXE, GRAVE
 
 from solutions.data import load_texts, tokenize
 from solutions.interventions import Push, push_vector, steered_logits, steered_text
@@ -392,11 +391,7 @@ def test_the_page_is_accessible_with_the_model_in_it(browser, base, theme):
     with opened(browser, base, theme=theme) as seen:
         seen.page.select_option("#live-steering", index=1)
         continued(seen.page, 3)
-        seen.page.evaluate(AXE.read_text("utf8"))
-        report = seen.page.evaluate("axe.run(document)")
-        grave = [v for v in report["violations"] if v["impact"] in GRAVE]
-        assert report["passes"]
-        assert [f"{v['id']}: {node['html'][:160]}" for v in grave for node in v["nodes"][:3]] == []
+        assert axe_complaints(seen.page) == []
 
 
 def test_the_page_fits_a_phone_with_the_model_in_it(browser, base):
@@ -417,6 +412,4 @@ def test_the_page_on_the_built_site(browser, theme):
         page.select_option("#live-steering", index=1)
         assert len(continued(page, 3)) == 3
         assert seen.errors == [] == seen.elsewhere  # before axe, which asks for the theme's style sheets a second time
-        page.evaluate(AXE.read_text("utf8"))
-        grave = [v for v in page.evaluate("axe.run('#live')")["violations"] if v["impact"] in GRAVE]
-        assert [f"{v['id']}: {node['html'][:160]}" for v in grave for node in v["nodes"][:3]] == []
+        assert axe_complaints(page, "#live") == []

@@ -28,6 +28,15 @@ def test_the_embedded_text_never_ends_and_is_not_made_in_advance():
     assert stream.n_given == 300 and "300 given" in repr(stream)
 
 
+def test_a_target_may_have_texts_of_its_own_in_a_file(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("one", "two", "three")))
+    target = replace(tiny_target(), text=str(tmp_path / "mine.jsonl"))
+    assert [text.text for text in load_texts(target, 2)] == ["one", "two"]
+    assert [text.text for text in load_texts(target, 9)] == ["one", "two", "three"]
+    with pytest.raises(InputError, match=r"unknown file or folder 'mein.jsonl'. Did you mean 'mine.jsonl'"):
+        load_texts(replace(target, text=str(tmp_path / "mein.jsonl")), 2)
+
+
 def test_unknown_splits_of_it():
     with pytest.raises(InputError, match="Known: train, probe, test"):
         open_texts("smallworld", 3, split="dev")

@@ -111,10 +111,24 @@ def test_histogram_shares_add_up_for_each_group():
     assert figure.layout.showlegend
 
 
+def test_bars_below_zero_leave_room_for_their_numbers():
+    low, high = visualization.bars({"a": -1.0, "b": 3.0}, "x").layout.xaxis.range
+    assert low < -1.8 and high > 3.2
+    assert visualization.bars({"a": 1.0, "b": 3.0}, "x").layout.xaxis.range is None
+
+
 def test_bars_keep_their_order_and_highlight():
     bar = visualization.bars({"a": 1.0, "b": 3.0}, "x", highlight=["b"]).data[0]
     assert list(bar.x) == [1.0, 3.0]
     assert list(bar.marker.color) == [BLUE, ORANGE]
+
+
+def test_compare_dots_draws_intervals_around_its_dots():
+    figure = visualization.compare_dots({"a": {"x": 0.5}, "b": {"x": 0.4}}, "share", bands={"a": {"x": (0.2, 0.6)}})
+    bars = figure.data[0].error_x
+    assert list(bars.arrayminus) == pytest.approx([0.3, 0.0]) and list(bars.array) == pytest.approx([0.1, 0.0])
+    assert "x 0.5 (0.2 to 0.6)" in figure.layout.meta["alt"] and "x 0.4." in figure.layout.meta["alt"]
+    assert visualization.compare_dots({"a": {"x": 0.5}}, "share").data[0].error_x.array is None
 
 
 def test_compare_dots_has_one_trace_a_measure_and_leaves_gaps():

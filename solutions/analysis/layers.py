@@ -108,7 +108,7 @@ def layer_links(
         least: pairs with a lower correlation are left out.
 
     Returns:
-        One row per pair, the most alike first: earlier, later, correlation, cosine.
+        One row per pair, the most alike first, with earlier, later, correlation and cosine.
 
     Raises:
         InputError: tensors that do not fit together.
@@ -137,9 +137,9 @@ def matches_between(
         names: what the layers are called.
 
     Returns:
-        One row per step from a layer to the next: from, to, correlation (mean over the pairs matched by activation),
-        correlation_by_chance, cosine (of the same pairs), cosine_by_direction (mean of the pairs matched by
-        direction instead), same_partner (the share of latents that both ways give the same partner).
+        One row per step from a layer to the next, with from, to, correlation (mean over the pairs matched by
+        activation), correlation_by_chance, cosine (of the same pairs), cosine_by_direction (mean of the pairs
+        matched by direction instead) and same_partner (the share of latents that both ways give one partner).
 
     Raises:
         InputError: fewer than two layers, or lists of different lengths.

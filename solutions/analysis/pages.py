@@ -165,7 +165,8 @@ def page_of(
     intervals = []
     for number, (low, high) in enumerate(interval_bounds(active, n_intervals)):
         inside = in_interval(active, low, high)
-        order = in_random_order(inside, generator) if number else strongest_first(active)
+        strongest = (int(inside[i]) for i in strongest_first(active[inside]))
+        order = in_random_order(inside, generator) if number else strongest
         intervals.append(Interval(low, high, len(inside), different_examples(order, where, cut, per_interval)))
     return FeaturePage(latent, n_tokens, len(active), len(active) / n_tokens, maximum,
                        counts.int().tolist(), edges.tolist(), intervals, positive, negative)

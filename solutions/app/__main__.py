@@ -12,23 +12,18 @@ import argparse
 import sys
 
 from solutions.app.launching import ADDRESS, PORT, TEXTS, launch
-from solutions.errors import CourseError, count_option, in_a_shell
+from solutions.errors import count_option
+from solutions.shell import guarded
 
-ERROR, STOPPED = 1, 130
 #: What one types to get here; `monosemantic app` says so itself.
 PROGRAM = "python -m solutions.app"
+LEFT_BEHIND = "A feature index that was finished is kept for the next start; one that was being made begins again."
 
 
 def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
     """Do what the command line says. Returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
     options = parser(program).parse_args(arguments)
-    try:
-        return launch(options.address, options.port, options.target, texts=options.texts)
-    except CourseError as error:
-        print(in_a_shell(error), file=sys.stderr)
-        return ERROR
-    except KeyboardInterrupt:
-        return STOPPED
+    return guarded(lambda: launch(options.address, options.port, options.target, texts=options.texts), LEFT_BEHIND)
 
 
 def parser(program: str = PROGRAM) -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import solutions
 from solutions import TARGET_VARIABLE
 from solutions.errors import InputError, NotAvailable, check_count
 from solutions.targets import get_target
@@ -66,10 +67,10 @@ def launch(address: str = ADDRESS, port: int = PORT, target: str | None = None, 
         InputError: an address, port or target that cannot be.
         NotAvailable: Streamlit is not installed.
     """
-    arguments, variables = command(address, port, target, texts)
+    arguments, surroundings = command(address, port, target, texts)
     shown = "localhost" if is_local(address) else address
     print(f"The app is at http://{shown}:{port} (stop it with Ctrl-C)", file=sys.stderr, flush=True)
-    with subprocess.Popen(arguments, env=os.environ | variables) as server, ended_with_us(server):
+    with subprocess.Popen(arguments, env=surroundings) as server, ended_with_us(server):
         try:
             return server.wait()
         except KeyboardInterrupt:  # the terminal has told the server, too
@@ -92,7 +93,7 @@ def ended_with_us(server: subprocess.Popen) -> Iterator[None]:
 
 
 def command(address: str, port: int, target: str | None, texts: int) -> tuple[list[str], dict[str, str]]:
-    """The command line that serves the app, and the environment variables it needs besides, all checked."""
+    """The command line that serves the app, and the environment variables of its process, all checked."""
     if importlib.util.find_spec("streamlit") is None:
         raise NotAvailable('the app needs Streamlit, which is not installed: pip install "monosemantic[app]".')
     if not isinstance(address, str) or not re.fullmatch(r"[A-Za-z0-9.:-]+", address):
@@ -105,7 +106,19 @@ def command(address: str, port: int, target: str | None, texts: int) -> tuple[li
     arguments = [sys.executable, "-m", "streamlit", "run", str(MAIN)]
     arguments += [f"--{name}={value}" for name, value in options.items()]
     arguments += [f"--server.allowedHosts={host}" for host in hosts(address)]
-    return arguments, {TARGET_VARIABLE: str(chosen), TEXTS_VARIABLE: str(check_count(texts, "texts"))}
+    return arguments, surroundings_of({TARGET_VARIABLE: str(chosen), TEXTS_VARIABLE: str(check_count(texts, "texts"))})
+
+
+def surroundings_of(server: dict[str, str]) -> dict[str, str]:
+    """This process's environment variables, and the server's own.
+
+    What `solutions/__init__.py` has switched off here, for the target of *this* process, is not handed on: the server
+    decides for the target it is told. What the reader has switched off stays off.
+    """
+    inherited = dict(os.environ)
+    if solutions.SWITCHED_OFFLINE:
+        inherited.pop("HF_HUB_OFFLINE", None)
+    return inherited | server
 
 
 def hosts(address: str) -> list[str]:

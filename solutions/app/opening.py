@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from solutions.app.room import Room
-from solutions.errors import CourseError, first_line
+from solutions.errors import CourseError, NotAvailable, first_line
 from solutions.targets import TARGETS, Target, get_target
 
 if TYPE_CHECKING:
@@ -119,12 +119,11 @@ class Opening:
 
     def _build(self, parts: Parts, path: Path, after: str) -> None:
         """Make the index. It appears whole or not at all."""
-        from solutions.data import load_texts
         from solutions.models import harvest
         from solutions.search import TEST_SHARE, index_store
 
         shutil.rmtree(path, ignore_errors=True)  # what cannot be opened is of no use, and the folder is the app's own
-        texts = load_texts(self.target, self.n_texts)
+        texts = texts_of(self.target, self.n_texts)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             store = harvest(parts.model, self._watched(texts, STEPS[after]), self.target.hook, Path(folder) / "store",
@@ -138,6 +137,24 @@ class Opening:
         for i, text in enumerate(texts):
             self.share = begin + (end - begin) * i / len(texts)
             yield text
+
+
+def texts_of(target: Target, n: int) -> list:
+    """The target's first texts.
+
+    Raises:
+        NotAvailable: they cannot be had. `load_texts` would give others instead, with a word about it that no visitor
+            sees, and the index of those would be kept under this text's name.
+    """
+    from solutions.data import load_texts, open_texts
+
+    if target.text == "smallworld":
+        return load_texts(target, n)
+    try:
+        return list(open_texts(target, n))
+    except NotAvailable as error:
+        raise NotAvailable(f'{error} Or start the app with --target and a JSON description of this target in which '
+                           '"text" is "smallworld" or the path of texts of your own.') from error
 
 
 def opened_index(parts: Parts, path: Path) -> FeatureIndex | None:

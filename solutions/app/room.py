@@ -19,6 +19,7 @@ from solutions.analysis import latent_table, search
 from solutions.analysis.reading import Reading, read_text
 from solutions.errors import CourseError
 from solutions.targets import Target
+from solutions.visualization import visible
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -117,7 +118,9 @@ class Room:
         concept = row.get("concept")
         if isinstance(concept, str) and row["f1"] >= 0.5:
             return f"{concept} (F1 {row['f1']:.2f})"
-        return f"most on “{row['token'].strip()}”" if isinstance(row["token"], str) else "no typical token"
+        if not isinstance(row["token"], str):
+            return "no typical token"
+        return f"most on “{row['token'].strip() or visible(row['token'])}”"  # of blanks alone, signs for them
 
     def kept(self, what: str, make: Callable[[], Answer]) -> Answer:
         """What a page makes of the target, the same for every visitor: made once."""

@@ -29,15 +29,32 @@ def token(word: str, most: int = 30) -> str:
     return markdown(f"“{shown[:most]}{'…' if len(shown) > most else ''}”")
 
 
+#: What a message tells somebody at a keyboard with Python, and what one does in the app instead.
+IN_THE_APP = {
+    r"\n +it goes to .*": "",
+    r"get_target\('smallworld'\)": "choose it in the side bar.",
+    r"this session began on the embedded target, which works offline \(set \w+=(\S+) before .* to go online\)":
+        r"the app was started on the embedded target, which works offline (start it with --target \1 to go online)",
+}
+
+
+def for_visitors(text: str) -> str:
+    """A message as the app tells it: without folders of this machine, and without Python."""
+    for python, here in IN_THE_APP.items():
+        text = re.sub(python, here, text)
+    return pathless(text)
+
+
 def pathless(text: str) -> str:
     """A message without the folders of this machine: only the last name of a path is left."""
     return PATH.sub(r"\1", text)
 
 
 def say(text: str, kind: str = "status") -> None:
-    """Show a sentence. kind: "status", or "alert" for what went wrong; a screen reader says both at once."""
+    """Show a sentence, or lines of them. kind: "status", or "alert" for what went wrong; a screen reader says both."""
     look = " ms-alert" if kind == "alert" else ""
-    st.html(f'<div class="ms-page"><p role="{kind}" class="ms-muted{look}">{html.escape(printable(text))}</p></div>')
+    lines = "<br>".join(html.escape(printable(line)) for line in text.split("\n"))
+    st.html(f'<div class="ms-page"><p role="{kind}" class="ms-muted{look}">{lines}</p></div>')
 
 
 @contextmanager
@@ -46,7 +63,7 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except (CourseError, ValueError) as error:  # they say what to do: an empty text, say
-        say(pathless(str(error) or type(error).__name__), "alert")
+        say(for_visitors(str(error) or type(error).__name__), "alert")
     except Exception:  # noqa: BLE001  whatever it was, the visitor sees no traceback
         LOG.exception("an answer failed")
         say("This did not work, and it is not your fault. Try another input; the terminal says more.", "alert")

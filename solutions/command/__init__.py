@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 import solutions
 from solutions import EMBEDDED_TARGETS, TARGET_VARIABLE
+from solutions.shell import USAGE, guarded
 
 #: The program's name, in its help and in its messages.
 PROGRAM = "monosemantic"
 
-DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = """{commands}
 
   each says more with --help, for instance: monosemantic train --help
@@ -49,8 +49,6 @@ class Command(NamedTuple):
     first: tuple[str, ...] = ()
 
 
-#: What has something to go on with after it was stopped.
-RESUMING = ("harvest", "train", "dashboard")
 #: The modules are imported only when they are called: torch alone takes seconds.
 COMMANDS = {
     "harvest": Command("run a model over texts and store what flows through it", "solutions.data.__main__", PROGRAM,
@@ -87,28 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         top = parser()
         top.parse_args(given)  # --help, --version, or the error that lists the commands
         top.error(f"the command comes first, got {name!r}")
-    return _guarded(name, rest)
+    return guarded(lambda: _called(COMMANDS[name], rest), "Nothing was changed.")
 
 
-def _guarded(name: str, rest: list[str]) -> int:
-    """Call a command; what a person can do something about becomes one line, not a traceback."""
-    command = COMMANDS[name]
-    try:
-        follow_target(rest)
-        return importlib.import_module(command.module).main([*command.first, *rest], command.program)
-    except KeyboardInterrupt:
-        print(f"\nStopped.{' The same line goes on where this one was.' * (name in RESUMING)}", file=sys.stderr)
-        return STOPPED
-    except BrokenPipeError:  # whoever read it, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except Exception as error:
-        from solutions.errors import CourseError, in_a_shell
-
-        if not isinstance(error, CourseError | OSError):
-            raise
-        print(in_a_shell(error), file=sys.stderr)
-        return FAILED
+def _called(command: Command, rest: list[str]) -> int:
+    """Load a command's module and call it. Once it is at work, it says itself what Ctrl-C leaves behind."""
+    follow_target(rest)
+    return importlib.import_module(command.module).main([*command.first, *rest], command.program)
 
 
 def follow_target(arguments: Sequence[str]) -> None:

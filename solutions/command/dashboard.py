@@ -23,6 +23,7 @@ from solutions.analysis.search.saved import concepts_path
 from solutions.data.store_files import write_whole
 from solutions.errors import InputError, count_option
 from solutions.search import Parts
+from solutions.shell import guarded
 from solutions.targets import Target, get_target, neuronpedia_url
 from solutions.visualization import save_browser, save_page
 
@@ -31,8 +32,14 @@ PAGES, OVERVIEW = "latents", "index.html"
 
 
 def main(arguments: list[str], program: str) -> int:
-    """Write the pages that the command line asks for. Returns 0."""
+    """Do what the command line says. Returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
     options = parser(program).parse_args(arguments)
+    again = "The same line" + " without --start-over" * options.start_over
+    return guarded(lambda: write(options), f"The pages that are written stay. {again} goes on with the others.")
+
+
+def write(options: argparse.Namespace) -> None:
+    """Write the pages that are asked for, and the overview."""
     target, index = get_target(options.target), FeatureIndex(options.index)
     parts = Parts(target, options.quiet)
     concepts = concepts_of(index, parts)
@@ -43,7 +50,6 @@ def main(arguments: list[str], program: str) -> int:
     there = pages_in(folder)
     write_overview(folder, index, there, concepts, options.quiet)
     print(f"Pages: {written:,} written, {len(there):,} in all. Open {folder / OVERVIEW}")
-    return 0
 
 
 # ---- which latents

@@ -18,6 +18,7 @@ from solutions.models import load_model, model_identity
 from solutions.sae import load_sae, load_sae_from_disk, preflight
 from solutions.sae.preflight import CODES
 from solutions.search import hook_of, index_store
+from solutions.shell import guarded
 from solutions.targets import Target, get_target
 
 #: Tokens of the store on which the SAE is measured before the index is made.
@@ -25,8 +26,13 @@ MEASURED = 4096
 
 
 def main(arguments: list[str], program: str) -> int:
-    """Make an index as the command line says. Returns 0."""
+    """Do what the command line says. Returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
     options = parser(program).parse_args(arguments)
+    return guarded(lambda: make(options), "No index was made, and one that was there is as it was.")
+
+
+def make(options: argparse.Namespace) -> None:
+    """Compare model, SAE and store, and make the index."""
     target, store = get_target(options.target), ActivationStore(options.store)
     if not store.is_complete:
         raise InputError(f"the store {options.store} is unfinished. Finish the harvest that was filling it first.")
@@ -39,7 +45,6 @@ def main(arguments: list[str], program: str) -> int:
           f"{report.explained_variance:.3f} on {report.n_tokens:,} tokens of the store")
     index = index_store(store, model, sae, hook, options.out, overwrite=options.overwrite, progress=not options.quiet)
     print(index)
-    return 0
 
 
 def check_store(store: ActivationStore, model: Any, target: Target) -> None:

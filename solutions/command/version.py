@@ -8,7 +8,8 @@ import platform
 from importlib import metadata
 
 from solutions import TARGET_VARIABLE
-from solutions.command import DONE, LIBRARIES, PROGRAM, package_version
+from solutions.command import LIBRARIES, PROGRAM, package_version
+from solutions.shell import DONE
 
 
 def main(arguments: list[str], program: str) -> int:

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from solutions.data import DTYPES, ActivationStore, open_texts
-from solutions.errors import CourseError, in_a_shell
+from solutions.data.store_files import MANIFEST
+from solutions.errors import CourseError
+from solutions.shell import guarded
 
 
 def harvest_command(options: argparse.Namespace) -> None:
@@ -121,15 +124,17 @@ A harvest that was stopped, by Ctrl-C or by a power cut, goes on when the same l
 def main(arguments: list[str] | None = None, program: str = "python -m solutions.data") -> int:
     """Do what the command line says. Returns the exit code: 0, 1 for an error, 130 for Ctrl-C."""
     options = parser(program).parse_args(arguments)
-    try:
-        options.run(options)
-    except CourseError as error:
-        print(in_a_shell(error), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped. The same line goes on where this one was.", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(lambda: options.run(options), lambda: left_behind(options))
+
+
+def left_behind(options: argparse.Namespace) -> str:
+    """What there is after Ctrl-C."""
+    if options.run is not harvest_command:
+        return "Nothing was changed."
+    if not (Path(options.out) / MANIFEST).is_file():
+        return "Nothing was stored yet: the same line begins again."
+    again = "The same line" + " without --start-over" * options.start_over
+    return f"The files that are stored stay. {again} goes on behind them."
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str]
             target.
 
     Returns:
-        `n` texts, the same ones every time.
+        `n` texts, the same ones every time; fewer where the target's own files hold fewer.
 
     Raises:
-        InputError: for an unknown split or kind.
+        InputError: for an unknown split or kind, or a file or folder that is not there.
 
     Example:
         >>> for one in load_texts(target, 2):
@@ -58,6 +58,8 @@ def load_texts(target: Target, n: int, split: str = "test", kinds: Sequence[str]
         raise unknown_name("split", split, SPLITS)
     if target.text == EMBEDDED or kinds is not None:
         return _smallworld_texts(n, split, kinds)
+    if _as_path(target.text) is not None:
+        return list(open_texts(target.text, n))
     try:
         return _hub_texts(target.text, n)
     except NotAvailable as error:

@@ -1,9 +1,72 @@
 """Changing what a model computes, and watching what it does then.
 
 `steering` adds directions of an SAE's latents to the activations at one hook point. Nothing is taken out of the
-activation: what the SAE does not explain, its error term, stays in it.
+activation: what the SAE does not explain, its error term, stays in it. `edits` changes the latents themselves, at the
+positions you name. `facts` are what is asked of a model, `ablation` takes latents out, `patching` copies activations
+from another prompt, and `circuits` looks for the few latents that a fact needs, on the `bench`.
 """
 
+from solutions.interventions.ablation import (
+    ABLATIONS,
+    ablated_logits,
+    ablation,
+    ablation_effects,
+    latents_on,
+    reference_latents,
+)
+from solutions.interventions.bench import (
+    MODES,
+    Bench,
+    orders,
+    single_effects,
+)
+from solutions.interventions.circuits import (
+    Found,
+    compare_sets,
+    faithfulness_curve,
+    greedy,
+    matched_sets,
+    minimal,
+    needed,
+    random_sets,
+    shortest,
+)
+from solutions.interventions.dose import difference_of_means, dose_response, prompting, steering_effects
+from solutions.interventions.edits import (
+    Edit,
+    LatentEdit,
+    add,
+    check_latents,
+    clamp,
+    latents_edited,
+    multiply,
+)
+from solutions.interventions.facts import (
+    ENGLISH,
+    FACT_KINDS,
+    Asked,
+    Fact,
+    answer_ids,
+    ask,
+    at_last,
+    facts_of,
+    logit_difference,
+)
+from solutions.interventions.patching import (
+    DIRECTIONS,
+    ROLES,
+    SITES,
+    Both,
+    Pair,
+    both_runs,
+    fact_pairs,
+    mean_over_pairs,
+    other_prompts,
+    patch_heads,
+    patch_positions,
+    patched_difference,
+    sites,
+)
 from solutions.interventions.steering import (
     Push,
     compare_steering,
@@ -16,12 +79,64 @@ from solutions.interventions.steering import (
 )
 
 __all__ = [
+    "ABLATIONS",
+    "DIRECTIONS",
+    "ENGLISH",
+    "FACT_KINDS",
+    "MODES",
+    "ROLES",
+    "SITES",
+    "Asked",
+    "Bench",
+    "Both",
+    "Edit",
+    "Fact",
+    "Found",
+    "LatentEdit",
+    "Pair",
     "Push",
+    "ablated_logits",
+    "ablation",
+    "ablation_effects",
+    "add",
+    "answer_ids",
+    "ask",
+    "at_last",
+    "both_runs",
+    "check_latents",
+    "clamp",
+    "compare_sets",
     "compare_steering",
+    "difference_of_means",
+    "dose_response",
+    "fact_pairs",
+    "facts_of",
+    "faithfulness_curve",
+    "greedy",
+    "latents_edited",
+    "latents_on",
+    "logit_difference",
+    "matched_sets",
+    "mean_over_pairs",
+    "minimal",
+    "multiply",
+    "needed",
+    "orders",
+    "other_prompts",
+    "patch_heads",
+    "patch_positions",
+    "patched_difference",
     "promoted_tokens",
+    "prompting",
     "push_vector",
     "random_push",
+    "random_sets",
+    "reference_latents",
+    "shortest",
+    "single_effects",
+    "sites",
     "steered_logits",
     "steered_text",
     "steering",
+    "steering_effects",
 ]

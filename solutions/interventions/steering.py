@@ -27,6 +27,7 @@ from solutions.analysis.controls import random_directions
 from solutions.data import Text, Tokens
 from solutions.errors import InputError, check_count, check_tensor, check_text, whole_number
 from solutions.models import as_tokens, check_hooks, generate, next_token_loss, read_hooks, unembedding
+from solutions.models.running import continuations
 from solutions.sae.measure import check_sae, decode
 from solutions.targets import Target
 
@@ -195,7 +196,14 @@ def steering(
         (True, True)
     """
     (hook,) = check_hooks(model, hook)
-    vector = _fitting(model, hook, vector)
+    check_tensor(vector, "vector", shape="d")
+    with pushed_rows(model, hook, fitting_vectors(model, hook, vector), skip_bos):
+        yield model
+
+
+@contextmanager
+def pushed_rows(model: TransformerBridge, hook: str, vectors: Tensor, skip_bos: bool = True) -> Iterator[None]:
+    """`steering`, checked already: with one vector [d] for all rows, or with one for each, [batch, 1, d]."""
     bos = model.tokenizer.bos_token_id if skip_bos else None
     left_alone: Tensor | None = None
 
@@ -204,19 +212,18 @@ def steering(
         left_alone = ids[:, 0] == bos
 
     def add(acts: Tensor, hook: Any) -> Tensor:
-        steered = acts + vector.to(acts.dtype)
+        steered = acts + vectors.to(acts.dtype)
         if left_alone is not None:
             steered[left_alone, 0] = acts[left_alone, 0]
         return steered
 
     watch = [] if bos is None else [(TOKEN_IDS, see_ids)]
     with model.hooks(fwd_hooks=[*watch, (hook, add)]):
-        yield model
+        yield
 
 
-def _fitting(model: TransformerBridge, hook: str, vector: Tensor) -> Tensor:
+def fitting_vectors(model: TransformerBridge, hook: str, vector: Tensor) -> Tensor:
     """The vector, if it can be added to the activations at the hook point: one token is run to see their shape."""
-    check_tensor(vector, "vector", shape="d")
     if not vector.isfinite().all():
         raise InputError("vector holds numbers that are not finite (NaN or infinity). Was the strength too large?")
     found = read_hooks(model, torch.zeros(1, 1, dtype=torch.int64, device=model.cfg.device), [hook])[hook]
@@ -343,21 +350,25 @@ def compare_steering(
     hook = hook.hook if isinstance(hook, Target) else hook
     vector = push_vector(sae, pushes, maxima)
     tokens = as_tokens(model, check_text(prompt, "prompt"))
-    _check_room(model, tokens, check_count(max_new_tokens, "max_new_tokens"))
+    check_room(model, tokens, check_count(max_new_tokens, "max_new_tokens"))
     if promoted is None:
         promoted = promoted_tokens(model, vector)
     wanted = torch.as_tensor(promoted, device=tokens.ids.device)
-    rows = []
-    for push in (torch.zeros_like(vector), vector, random_push(vector, seed)):
-        text = steered_text(model, prompt, hook, push, max_new_tokens, temperature, seed)
-        chances = steered_logits(model, tokens, hook, push).softmax(-1)[tokens.content]
-        rows.append((text, _continuation_loss(model, text, tokens), chances[:, wanted].sum(-1).mean().item()))
-    table = pd.DataFrame(rows, columns=["text", "loss", "promoted"], index=pd.Index(RUNS, name="run"))
+    pushes = torch.stack([torch.zeros_like(vector), vector, random_push(vector, seed)])
+    ids = tokens.ids.expand(len(RUNS), -1)
+    (hook,) = check_hooks(model, hook)
+    rows = fitting_vectors(model, hook, pushes)[:, None]  # the three rows go through the model together
+    with pushed_rows(model, hook, rows):
+        chances = _probability(model(ids)[:, tokens.content[0]], wanted)
+        new = continuations(model, ids, max_new_tokens, temperature, seed)
+    texts = [prompt + model.tokenizer.decode(row, clean_up_tokenization_spaces=False) for row in new]
+    columns = {"text": texts, "loss": _continuation_losses(model, texts, tokens), "promoted": chances}
+    table = pd.DataFrame(columns, index=pd.Index(RUNS, name="run"))
     table.attrs["promoted"] = [model.tokenizer.decode([i]) for i in wanted.tolist()]
     return table
 
 
-def _check_room(model: TransformerBridge, tokens: Tokens, new: int) -> None:
+def check_room(model: TransformerBridge, tokens: Tokens, new: int) -> None:
     """Refuse a prompt that leaves no room to write in: its beginning would be forgotten on the way."""
     n = int(tokens.mask.sum()) + tokens.n_cut
     if n + new > model.cfg.n_ctx:
@@ -367,8 +378,16 @@ def _check_room(model: TransformerBridge, tokens: Tokens, new: int) -> None:
         )
 
 
-def _continuation_loss(model: TransformerBridge, text: str, prompt: Tokens) -> float:
-    """Mean loss of what follows the prompt, in nats per token, under the model as it is."""
-    tokens = as_tokens(model, text)
-    losses = next_token_loss(model(tokens.ids), tokens)[prompt.ids.shape[1] - 1 :]
-    return losses.mean().item() if len(losses) else math.nan
+def _probability(logits: Tensor, wanted: Tensor) -> list[float]:
+    """For each row of logits [batch, pos, vocabulary], the probability of the tokens together, mean over positions."""
+    return [row.softmax(-1)[:, wanted].sum(-1).mean().item() for row in logits]
+
+
+def _continuation_losses(model: TransformerBridge, texts: Sequence[str], prompt: Tokens) -> list[float]:
+    """Mean loss of what follows the prompt in each text, in nats per token, under the model as it is."""
+    tokens = as_tokens(model, texts)
+    logits, losses = model(tokens.ids), []
+    for i in range(len(tokens)):
+        row = next_token_loss(logits[i : i + 1], tokens[i : i + 1])[prompt.ids.shape[1] - 1 :]
+        losses.append(row.mean().item() if len(row) else math.nan)
+    return losses

@@ -291,24 +291,57 @@ def generate(
         >>> generate(model, "Paris is the capital of", max_new_tokens=3, temperature=0)
         'Paris is the capital of France, and'
     """
+    ids = as_tokens(model, check_text(prompt, "prompt")).ids
+    (new,) = continuations(model, ids, max_new_tokens, temperature, seed)
+    return prompt + model.tokenizer.decode(new, clean_up_tokenization_spaces=False)
+
+
+@torch.no_grad()
+def continuations(
+    model: TransformerBridge, ids: Tensor, max_new_tokens: int, temperature: float, seed: int
+) -> list[list[int]]:
+    """Continue several rows at once, each as `generate` would continue it alone.
+
+    One pass of the model serves all rows. Every row has dice of its own, of the same seed: rows differ only in what
+    the model says.
+
+    Args:
+        model: a loaded model.
+        ids: [batch, pos] int64, rows of the same length.
+        max_new_tokens: how many tokens to add at most.
+        temperature: see `generate`.
+        seed: the same seed gives the same tokens.
+
+    Returns:
+        For each row, the ids of the tokens that were added; fewer where the model ended the text sooner.
+
+    Raises:
+        InputError: a number that cannot be.
+    """
     check_count(max_new_tokens, "max_new_tokens")
     if not isinstance(temperature, int | float) or not 0 <= temperature < float("inf"):
         raise InputError(f"temperature must be a number of at least 0, got {temperature!r}.")
-    ids = as_tokens(model, check_text(prompt, "prompt")).ids
-    dice = torch.Generator(device="cpu").manual_seed(seed)
+    dice = [torch.Generator(device="cpu").manual_seed(seed) for _ in ids]
     ends = {model.tokenizer.eos_token_id, model.tokenizer.bos_token_id}
-    new: list[int] = []
+    rows: list[list[int]] = [[] for _ in ids]
+    writing = set(range(len(rows)))
     for _ in range(max_new_tokens):
-        logits = model(ids[:, -model.cfg.n_ctx :])[0, -1].float().cpu()
-        if temperature == 0:
-            token = int(logits.argmax())
-        else:
-            token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=dice))
-        if token in ends:
+        logits = model(ids[:, -model.cfg.n_ctx :])[:, -1].float().cpu()
+        drawn = [_drawn(row, temperature, die) for row, die in zip(logits, dice, strict=True)]
+        writing -= {i for i in writing if drawn[i] in ends}
+        if not writing:
             break
-        new.append(token)
-        ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
-    return prompt + model.tokenizer.decode(new, clean_up_tokenization_spaces=False)
+        for i in writing:
+            rows[i].append(drawn[i])
+        ids = torch.cat([ids, ids.new_tensor(drawn)[:, None]], dim=1)  # a row that has ended goes on unheard
+    return rows
+
+
+def _drawn(logits: Tensor, temperature: float, dice: torch.Generator) -> int:
+    """The next token of one row: the likeliest at temperature 0, else by the dice."""
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=dice))
 
 
 def run_with_edit(

@@ -33,7 +33,19 @@ def manifest(root: Path = ARTIFACTS) -> dict:
 
 def list_saes(model: str | None = None, root: Path = ARTIFACTS) -> list[str]:
     """Names of all SAEs, ``saes/<model>/<sae_id>``, or of those that belong to one model."""
-    folders = {name.rsplit("/", 1)[0] for name in manifest(root)["files"] if name.startswith("saes/")}
+    return _list("saes", model, root)
+
+
+def list_transcoders(model: str | None = None, root: Path = ARTIFACTS) -> list[str]:
+    """Names of all transcoders, ``transcoders/<model>/<id>``, or of those of one model, in the order of its layers.
+
+    They have a folder of their own: who goes through all SAEs of a model would take a transcoder for one.
+    """
+    return _list("transcoders", model, root)
+
+
+def _list(kind: str, model: str | None, root: Path) -> list[str]:
+    folders = {name.rsplit("/", 1)[0] for name in manifest(root)["files"] if name.startswith(f"{kind}/")}
     return sorted(f for f in folders if model is None or f.split("/")[1] == model)
 
 

@@ -1,4 +1,4 @@
-"""Remakes the embedded world from its seeds: text, tokenizer, language models, SAEs, quality table, manifest.
+"""Remakes the embedded world from its seeds: text, tokenizer, language models, SAEs, transcoders, quality, manifest.
 
     python -m solutions.smallworld.build                      # everything; hours on a CPU, resumable
     python -m solutions.smallworld.build --stage saes quality # only these, from the models that are there
@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from . import activations, artifacts, quality, train_saes
+from . import activations, artifacts, quality, train_saes, train_transcoders
 from .corpus import SEEDS, documents
 from .tokenizer import CONTEXT, label_tokens, load_tokenizer, token_rows, train_tokenizer
 from .train_saes import Recipe
+from .train_transcoders import TranscoderRecipe
 
-STAGES = ("smallworld", "smallworld-llama", "saes", "quality")
+STAGES = ("smallworld", "smallworld-llama", "saes", "transcoders", "quality")
 ARCHITECTURE = {"smallworld": "gpt2", "smallworld-llama": "llama"}
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 # Here the stream holds which word of a repetition comes next, and one of a thousand latents is a poor name for it: an
@@ -40,6 +41,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 COPYING_PLACE = "blocks.3.hook_resid_pre"
 TEXT_CODE = ("concepts.py", "corpus.py", "grammar.py", "lexicon.py", "phrases.py", "tokenizer.py", "domains/*.py")
 SAE_CODE = ("train_saes.py", "activations.py", "quality.py")
+TRANSCODER_CODE = ("train_transcoders.py", "activations.py", "quality.py")
 
 
 def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
@@ -59,6 +61,11 @@ def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
     return {model: [replace(recipe, **changes) for recipe in chosen] for model, chosen in sets.items()}
 
 
+def transcoder_set(n_layers: int = 4, **changes) -> list[TranscoderRecipe]:
+    """A transcoder for the MLP of every layer of `smallworld`."""
+    return [TranscoderRecipe(layer, **changes) for layer in range(n_layers)]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How large everything is. The defaults are those of the artefacts in this repository."""
@@ -73,16 +80,20 @@ class Plan:
     seed: int = 0
     sae_documents: int = 32_000  # activations are harvested on so many, about 1.5 million tokens
     copying_documents: int = 14_000  # more of it, for the SAE at `COPYING_PLACE`
+    transcoder_documents: int = 16_000  # what the MLPs read and wrote is harvested on so many
     test_documents: int = quality.TEST_DOCUMENTS
     ngram_documents: int = quality.NGRAM_DOCUMENTS
     fingerprint_documents: int = 1_000
     saes: tuple[tuple[str, tuple[Recipe, ...]], ...] = tuple((m, tuple(r)) for m, r in sae_set().items())
+    transcoders: tuple[TranscoderRecipe, ...] = tuple(transcoder_set())
 
 
 MINIATURE = Plan(
     tokenizer_documents=1_500, rows=64, late_rows=16, late_from=4, steps=6, llama_steps=2, polish_steps=2,
-    sae_documents=150, copying_documents=20, test_documents=40, ngram_documents=200, fingerprint_documents=40,
-    saes=tuple((m, tuple(r[-2:])) for m, r in sae_set(n_tokens=20_000, batch=256).items()))
+    sae_documents=150, copying_documents=20, transcoder_documents=150,
+    test_documents=40, ngram_documents=200, fingerprint_documents=40,
+    saes=tuple((m, tuple(r[-2:])) for m, r in sae_set(n_tokens=20_000, batch=256).items()),
+    transcoders=tuple(transcoder_set(n_tokens=20_000, batch=256)[-1:]))
 
 
 # ------------------------------------------------------------------ what has been done before
@@ -314,6 +325,37 @@ def train_and_measure(job: Job) -> tuple[Job, float, dict]:
     return job, time.monotonic() - start, measured
 
 
+def make_transcoders(bench: Workbench, device: str) -> None:
+    """Trains the transcoders of `smallworld` whose recipe, model or code has changed, one after the other."""
+    name, recipes, documents_read = "smallworld", bench.plan.transcoders, bench.plan.transcoder_documents
+    if name not in models_in(bench.out):
+        tqdm.write(f"transcoders/{name}: no such model yet")
+        return
+    weights, root = artifacts.sha256(bench.out / name / "model.safetensors"), bench.out / "transcoders" / name
+    keys = {r: digest(asdict(r), weights, documents_read, bench.plan.test_documents, code(*TRANSCODER_CODE))
+            for r in recipes}
+    todo = [r for r in recipes if not bench.is_done(
+        f"transcoders/{name}/{r.transcoder_id}", keys[r], root / r.transcoder_id / "cfg.json")]
+    if not todo:
+        return
+    model, tokenizer = quality.open_model(bench.out / name, device)
+    rows = activations.to_rows(quality.texts("train", documents_read), tokenizer, CONTEXT)
+    test = activations.to_rows(quality.texts("test", bench.plan.test_documents), tokenizer, CONTEXT)
+    loss = quality.model_loss(model, test)
+    with tqdm(total=int(rows.real.sum()), desc=f"MLPs of {name}", unit="token") as bar:
+        pairs = train_transcoders.harvest(model, rows, [r.layer for r in todo], bar.update)
+    for recipe in tqdm(todo, f"transcoders of {name}", unit="transcoder"):
+        start, folder = time.monotonic(), root / recipe.transcoder_id
+        trained = train_transcoders.train(pairs.pop(recipe.layer), recipe)
+        with appearing(folder) as part:
+            dataset = f"solutions.smallworld.corpus, seed {SEEDS['train']}"
+            train_transcoders.save(trained, part, recipe, name, CONTEXT, dataset)
+        saved = train_transcoders.load(folder)
+        measured = train_transcoders.evaluate(model, tokenizer, saved, recipe.layer, test, loss)
+        bench.note(f"transcoders/{name}/{recipe.transcoder_id}", keys[recipe], time.monotonic() - start,
+                   quality=measured)
+
+
 def measure(bench: Workbench, device: str) -> None:
     """The quality table of each language model."""
     sizes = {"n_test": bench.plan.test_documents, "n_ngram": bench.plan.ngram_documents}
@@ -349,15 +391,17 @@ def finish(bench: Workbench) -> None:
     """Fills in the manifest: seeds, versions, sizes, checksums, and the quality measured by the stages."""
     stages = bench.manifest["stages"]
     wanted = {f"saes/{model}/{recipe.sae_id}" for model, recipes in bench.plan.saes for recipe in recipes}
-    for stale in [name for name in stages if name.startswith("saes/") and name not in wanted]:
+    wanted |= {f"transcoders/smallworld/{recipe.transcoder_id}" for recipe in bench.plan.transcoders}
+    for stale in [name for name in stages if name.startswith(("saes/", "transcoders/")) and name not in wanted]:
         del stages[stale]
         shutil.rmtree(bench.out / stale, ignore_errors=True)
     models = models_in(bench.out)
-    files = artifacts.describe_files(bench.out, [*models, "saes"])
+    files = artifacts.describe_files(bench.out, [*models, "saes", "transcoders"])
     table = {name: dict(stages.get(f"quality/{name}", {}).get("quality", {})) for name in models}
     for name in table:
-        table[name]["saes"] = {stage.split("/")[2]: record["quality"]
-                               for stage, record in sorted(stages.items()) if stage.startswith(f"saes/{name}/")}
+        for kind in ("saes", "transcoders"):
+            table[name][kind] = {stage.split("/")[2]: record["quality"]
+                                 for stage, record in sorted(stages.items()) if stage.startswith(f"{kind}/{name}/")}
     bench.manifest = {
         "seeds": SEEDS | {"model": bench.plan.seed, "sae": 0},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
@@ -382,6 +426,8 @@ def build(out: Path = artifacts.ARTIFACTS, plan: Plan | None = None, stages: tup
             make_model(bench, name, device)
     if "saes" in stages:
         make_saes(bench, device, jobs)
+    if "transcoders" in stages:
+        make_transcoders(bench, device)
     if "quality" in stages:
         measure(bench, device)
     finish(bench)

@@ -118,6 +118,9 @@ def bars(
     )
     finish(figure, alt, 70 + 30 * len(names) + (30 if title else 0), title)
     figure.update_xaxes(title=x_title)
+    low, high = min(0.0, *numbers), max(0.0, *numbers)
+    if low < 0:  # what is written left of a bar needs room, or it runs into the names
+        figure.update_xaxes(range=[low - 0.25 * (high - low), high + 0.08 * (high - low)])
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=[escape(n) for n in names], autorange="reversed",
         showgrid=False,
@@ -128,6 +131,7 @@ def bars(
 def compare_dots(
     rows: Mapping[str, Mapping[str, float]], x_title: str, title: str | None = None,
     x_range: tuple[float, float] | None = None,
+    bands: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> go.Figure:
     """A dot plot: a line per row, a dot per measure, to compare several measures of several things.
 
@@ -136,6 +140,7 @@ def compare_dots(
         x_title: name of the axis, with its unit in brackets.
         title: what stands above the figure; nothing by default.
         x_range: ends of the axis; by default they follow the data.
+        bands: name to measure to the lowest and the highest number of an interval around a dot.
 
     Returns:
         The figure.
@@ -150,6 +155,7 @@ def compare_dots(
     for measure, colour, symbol in zip(measures, SERIES, SYMBOLS, strict=False):
         figure.add_trace(
             go.Scatter(
+                error_x=_whiskers(rows, bands, measure, colour) if bands else None,
                 x=plain([float(rows[n].get(measure, math.nan)) for n in names]), y=list(range(len(names))),
                 mode="markers", name=escape(measure),
                 marker={"size": 13, "color": colour, "symbol": symbol},
@@ -157,7 +163,8 @@ def compare_dots(
             )
         )
     said = "; ".join(
-        f"{n}: " + ", ".join(f"{m} {v:.3g}" for m, v in row.items()) for n, row in rows.items()
+        f"{n}: " + ", ".join(f"{m} {v:.3g}" + _in_words((bands or {}).get(n, {}).get(m)) for m, v in row.items())
+        for n, row in rows.items()
     )
     finish(figure, f"Dot plot of {x_title}. {said}.", 120 + 40 * len(names) + (30 if title else 0), title)
     figure.update_xaxes(title=x_title, range=x_range)
@@ -166,6 +173,25 @@ def compare_dots(
         range=[len(names) - 0.5, -0.5],
     )
     return figure
+
+
+def _whiskers(
+    rows: Mapping[str, Mapping[str, float]], bands: Mapping[str, Mapping[str, tuple[float, float]]], measure: str,
+    colour: str,
+) -> dict[str, object]:
+    """The intervals around one measure's dots, as Plotly wants them: how far they reach to either side."""
+    reach = []
+    for name in rows:
+        value = rows[name].get(measure, math.nan)
+        low, high = bands.get(name, {}).get(measure, (value, value))
+        reach.append((value - low, high - value))
+    below, above = zip(*reach, strict=True)
+    return {"type": "data", "symmetric": False, "array": plain(above), "arrayminus": plain(below), "color": colour,
+            "thickness": 2, "width": 5}
+
+
+def _in_words(interval: tuple[float, float] | None) -> str:
+    return f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
 
 
 def toy_directions(W: Tensor, labels: Sequence[str], title: str | None = None) -> go.Figure:

@@ -287,6 +287,67 @@ def scatter(
     return _room_for_legend(figure, title, len(figure.data) > 1)
 
 
+def paths(
+    routes: Mapping[str, tuple[Numbers, Numbers]], x_title: str, y_title: str,
+    stops: Sequence[str] | None = None, points: Mapping[str, tuple[float, float]] | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """One path per name through the plane of two measures, say what a push gains and what it costs, dose by dose.
+
+    Args:
+        routes: name to (x, y), one number each for every stop. A stop that is not finite is left out.
+        x_title, y_title: the two measures, each with its unit in brackets.
+        stops: what each stop is called, the same for all paths; the hover text shows it.
+        points: name to one place (x, y) that belongs to no path, drawn as a star.
+        title: what stands above the figure; nothing by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: there is nothing to draw, or things of different lengths.
+
+    Example:
+        >>> figure = paths({"latent": ([0, 1, 4], [0, 2, 3])}, "effect (%)", "damage (nats)", points={"prompt": (2, 1)})
+        >>> [trace.name for trace in figure.data]
+        ['latent', 'prompt']
+    """
+    if not routes:
+        raise InputError("routes: expected at least one name and its (x, y), got none.")
+    figure, said = go.Figure(), []
+    for i, (name, (xs, ys)) in enumerate(routes.items()):
+        xs, ys = _finite_or_nan(f"routes[{name!r}], x", xs), _finite_or_nan(f"routes[{name!r}], y", ys)
+        called = list(map(str, range(len(xs)))) if stops is None else list(map(str, stops))
+        _same_length(len(xs), {f"routes[{name!r}], y": ys, "stops": called})
+        kept = [k for k in range(len(xs)) if math.isfinite(xs[k]) and math.isfinite(ys[k])]
+        if not kept:
+            raise InputError(f"routes[{name!r}]: no stop has two finite numbers.")
+        line = {"color": SERIES[i % len(SERIES)], "width": 2, "dash": DASHES[i // len(SERIES) % len(DASHES)]}
+        figure.add_trace(
+            go.Scatter(
+                x=plain([xs[k] for k in kept], 4), y=plain([ys[k] for k in kept], 4), name=escape(name),
+                mode="lines+markers", line=line, marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8},
+                customdata=[escape(called[k]) for k in kept],
+                hovertemplate=f"{escape(name)}, %{{customdata}}: %{{x}}, %{{y}}<extra></extra>",
+            )
+        )
+        last = kept[-1]
+        said.append(f"{name}: ends at {xs[last]:.3g}, {ys[last]:.3g}")
+    for i, (name, (x, y)) in enumerate((points or {}).items()):
+        figure.add_trace(
+            go.Scatter(
+                x=plain([float(x)], 4), y=plain([float(y)], 4), mode="markers", name=escape(name),
+                marker={"symbol": "star", "size": 14, "color": SERIES[(len(routes) + i) % len(SERIES)]},
+                hovertemplate=f"{escape(name)}: %{{x}}, %{{y}}<extra></extra>",
+            )
+        )
+        said.append(f"{name}: at {float(x):.3g}, {float(y):.3g}")
+    finish(figure, f"Paths of {y_title} against {x_title}. " + "; ".join(said) + ".", 420, title)
+    _name_axis(figure.update_xaxes, x_title, False)
+    _name_axis(figure.update_yaxes, y_title, False)
+    return _room_for_legend(figure, title, len(figure.data) > 1)
+
+
 # ---- small things the figures above share
 
 

@@ -89,7 +89,7 @@ def room_of(name: str) -> Room:
         place.progress(min(opening.share, 1.0), text=words.markdown(text))
     place.empty()
     if opening.room is None:
-        words.say(words.pathless(opening.error), "alert")
+        words.say(words.for_visitors(opening.error), "alert")
         st.button("Try again", on_click=lambda: opening_of.clear(name, n_texts))
         st.stop()
     return opening.room

@@ -91,6 +91,11 @@ def _steps(place: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def last_step(folder: Path) -> int | None:
+    """The step of a run's last checkpoint, or None when there is none yet. The checkpoint is not opened."""
+    return max(_steps(folder / FOLDER), default=None)
+
+
 def last_checkpoint(folder: Path) -> Checkpoint | None:
     """The last whole checkpoint of a run, or None when there is none yet.
 
