@@ -38,8 +38,9 @@ def activation_correlation(a: Tensor, b: Tensor) -> Tensor:
 
     Example:
         >>> fired = torch.tensor([[0.0, 1], [2, 0], [0, 3], [2, 0]])
-        >>> activation_correlation(fired, 5 * fired).round(decimals=1).tolist()
-        [[1.0, -0.9], [-0.9, 1.0]]
+        >>> activation_correlation(fired, 5 * fired)
+        tensor([[ 1.0000, -0.8165],
+                [-0.8165,  1.0000]])
     """
     check_axes("a", a, "tokens", "n_a")
     check_axes("b", b, "tokens", "n_b")
