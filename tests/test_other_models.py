@@ -103,14 +103,9 @@ def test_a_file_that_is_no_archive_is_a_message_and_no_traceback(cache, tmp_path
 
 
 def test_a_pickle_in_the_archives_place_is_not_opened(cache, tmp_path):
-    import pickle
-
-    class Trap:
-        def __reduce__(self):
-            return (exec, ("raise SystemExit('a pickle was opened')",))
-
     files = fake_gemma_scope(cache, INSIDE[GEMMA["sae_id"]], d_in=8, d_sae=16)
-    (files / "params.npz").write_bytes(pickle.dumps(Trap()))
+    # Whoever opened this pickle would end the program.
+    (files / "params.npz").write_bytes(b"cbuiltins\nexec\n(S'raise SystemExit(\"opened\")'\ntR.")
     with pytest.raises(ModelNotAvailable, match="SAELens cannot open"):
         load_sae(described(GEMMA, tmp_path), "cpu")
 

@@ -22,13 +22,14 @@ CELL = "```{{code-cell}} ipython3\n{}\n```\n"
 TAGGED = "```{{code-cell}} ipython3\n:tags: [raises-exception]\n\n{}\n```\n"
 #: Everything a chapter may show, and a cell that shows nothing.
 RICH = [
-    CELL.format("import os, subprocess, sys\nfrom IPython.display import HTML, clear_output, display"),
+    CELL.format("import os, subprocess, sys, time\nfrom IPython.display import HTML, clear_output, display"),
     CELL.format("print('out')\nprint('err', file=sys.stderr)\nHTML('<b>bold</b>')"),
     CELL.format(""),
     CELL.format("6 * 7;"),
     CELL.format("print('gone')\nclear_output()\nhandle = display('first', display_id='one')"),
     CELL.format("handle.update('second')\n6 * 7"),
-    CELL.format("subprocess.run([sys.executable, '-c', 'print(1)'])\nos.write(2, b'from below') and None"),
+    # What is written below Python arrives a moment later: wait, or on a busy machine the cell is over before it.
+    CELL.format("subprocess.run([sys.executable, '-c', 'print(1)'])\nos.write(2, b'from below') and time.sleep(2)"),
     TAGGED.format("{}['a']"),
     CELL.format("_, len(Out), In[-2], os.getcwd()"),
 ]

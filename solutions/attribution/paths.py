@@ -66,8 +66,8 @@ def integrated_shares(
         InputError: shapes that do not fit, a function without a gradient, or a count below 1.
 
     Example:
-        >>> integrated_shares(lambda x: x[:, 0] * x[:, 1], torch.tensor([2.0, 3.0]))
-        tensor([3.0000, 3.0000])
+        >>> integrated_shares(lambda x: x[:, 0] * x[:, 1], torch.tensor([2.0, 3.0])).round(decimals=4)
+        tensor([3., 3.])
     """
     baseline = _baseline(x, baseline)
     check_count(batch_size, "batch_size")
