@@ -123,7 +123,7 @@ DETECTION = Exercise(
             "plain accuracy",
             _with(score=lambda says, active: (says == active).float().mean()),
             "You counted right answers. Where most answers are no, an explanation that never applies "
-            "scores high. Take the mean of two shares: hits among the yeses, and silence among the noes.",
+            "scores high. Take the mean of two shares: hits among the yeses, and silence among the rest.",
         ),
         Wrong(
             "hits only",
