@@ -67,11 +67,16 @@ class ToyModel:
         resid = at("hook_embed", self.W_E[ids])
         for i in range(self.n_layers if stop_at_layer is None else stop_at_layer):
             resid = at(f"blocks.{i}.hook_resid_pre", resid)
+            resid = self.mixed(i, resid)
             resid = at(
                 f"blocks.{i}.hook_resid_post",
                 resid + at(f"blocks.{i}.hook_mlp_out", torch.tanh(resid @ self.W_mlp[i])),
             )
         return resid if stop_at_layer is not None else resid @ self.W_U
+
+    def mixed(self, layer: int, resid: Tensor) -> Tensor:
+        """Where attention would be: every token stays by itself."""
+        return resid
 
     def run_with_cache(self, ids: Tensor, names_filter=None, stop_at_layer: int | None = None, **_ignored):
         """(logits, activations by name)."""
