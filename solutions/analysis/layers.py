@@ -8,19 +8,16 @@ Features are [tokens, latents] of the same tokens, in the same order, at every l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from solutions.analysis.controls import project, random_directions
 from solutions.analysis.matching import Matching, cosines, one_to_one
 from solutions.analysis.shapes import check_axes, same_length
 from solutions.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def activation_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -203,8 +200,6 @@ def random_features(acts: Mapping[str, Tensor], n: int, keep: int, seed: int = 0
     Raises:
         InputError: more kept than there are.
     """
-    from solutions.analysis.controls import project, random_directions
-
     if not acts:
         return {}
     d = next(iter(acts.values())).shape[1]

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from solutions.errors import InputError
-from solutions.visualization.lineage import splitting
+from solutions.visualization.lineage import flow_figure
 from solutions.visualization.style import check_columns
 
 
@@ -41,10 +41,11 @@ def layer_flow(
         raise InputError("stages: expected a list of tables, one per step from a layer to the next, got one table.")
     for table in stages:
         check_columns(table, ["earlier", "later", "correlation", "cosine"])
+    if not stages or len(layers) != len(stages) + 1:
+        raise InputError(f"layers: expected {len(stages) + 1} names, one more than tables, got {len(layers)}.")
     renamed = [table.rename(columns={"earlier": "narrow", "later": "wide"}) for table in stages]
-    figure = splitting(renamed, layers, latents, names, least, most, share="correlation", title=title)
-    said = figure.layout.meta["alt"].split(". ", 1)[1]
-    goes_on = said.replace("latent ", f"latent of {layers[0]}, ").replace(" into ", " goes on as ")
-    figure.update_layout(meta={"alt": f"How latents go on from {layers[0]} to {layers[-1]}, with the correlation of "
-                                      f"their activations. {goes_on}"})
-    return figure
+    first, last = layers[0], layers[-1]
+    return flow_figure(
+        renamed, layers, latents, names, least, most, "correlation", title,
+        f"How latents go on from {first} to {last}, with the correlation of their activations.",
+        lambda latent, parts: f"latent of {first}, {latent} goes on as {parts}")

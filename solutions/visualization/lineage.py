@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -60,13 +60,27 @@ def splitting(
         raise InputError(f"widths: expected {len(tables) + 1} names, one more than tables, got {len(widths)}.")
     for table in tables:
         check_columns(table, ["narrow", "wide", share])
+    return flow_figure(tables, widths, latents, names, least, most, share, title,
+                       f"How latents split from {widths[0]} to {widths[-1]}.",
+                       lambda latent, parts: f"latent {latent} into {parts}")
+
+
+def flow_figure(
+    tables: Sequence[pd.DataFrame], widths: Sequence[str], latents: Sequence[int] | None,
+    names: Sequence[Mapping[int, str]] | None, least: float, most: int, share: str, title: str | None,
+    opening: str, tell: Callable[[int, str], str],
+) -> go.Figure:
+    """The flow of `splitting`, for tables that were checked.
+
+    Its description begins with `opening`, and goes on with what `tell` says of each latent and of what it becomes.
+    """
     kept = [t[(t[share] >= least) & (t["narrow"] >= 0) & (t["wide"] >= 0)] for t in tables]
     follow = _most_children(kept[0], check_count(most, "most")) if latents is None else [int(j) for j in latents]
     nodes, links, said = _flow(kept, follow, widths, share)
     if not links:
         raise InputError(f"stages: no link of the latents {follow} has a {share} of at least {least:g}.")
     figure = go.Figure(_sankey(nodes, links, names or [{}] * len(widths), len(widths)))
-    alt = f"How latents split from {widths[0]} to {widths[-1]}. " + "; ".join(said) + "."
+    alt = f"{opening} {'; '.join(tell(*parts) for parts in said)}."
     rows = max(sum(stage == s for stage, _ in nodes) for s in range(len(widths)))
     finish(figure, alt, 90 + 30 * max(rows, 3) + (30 if title else 0), title)
     for s, width in enumerate(widths):
@@ -151,8 +165,8 @@ def _most_children(table: pd.DataFrame, most: int) -> list[int]:
 
 def _flow(
     tables: list[pd.DataFrame], follow: list[int], widths: Sequence[str], share: str
-) -> tuple[dict[tuple[int, int], int], list[dict], list[str]]:
-    """Nodes (stage, latent) with their family's number, links between them, and the splits in words."""
+) -> tuple[dict[tuple[int, int], int], list[dict], list[tuple[int, str]]]:
+    """Nodes (stage, latent) with their family's number, links between them, and what each latent becomes, listed."""
     nodes = {(0, latent): i for i, latent in enumerate(follow)}
     links, said = [], []
     for stage, table in enumerate(tables):
@@ -165,7 +179,7 @@ def _flow(
                               "says": _link_words(row, widths[stage], widths[stage + 1], share)})
             if stage == 0 and len(children):
                 listed = ", ".join(f"{int(r['wide'])} ({r[share]:.0%})" for r in children.to_dict("records"))
-                said.append(f"latent {latent} into {listed}")
+                said.append((latent, listed))
     used = {end for link in links for end in (link["from"], link["to"])}
     return {node: family for node, family in nodes.items() if node in used}, links, said
 
