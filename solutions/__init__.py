@@ -14,7 +14,7 @@ import os
 TARGET_VARIABLE = "MONOSEMANTIC_TARGET"
 
 #: Targets that live inside this repository, and so never need the network.
-EMBEDDED_TARGETS = ("smallworld", "smallworld-llama")
+EMBEDDED_TARGETS = ("smallworld", "smallworld-llama", "smallworld-mini", "smallworld-mini-2")
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

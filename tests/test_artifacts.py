@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from solutions import EMBEDDED_TARGETS
 from solutions.smallworld import artifacts
 from solutions.smallworld.artifacts import ArtifactError
 
@@ -112,8 +113,8 @@ def test_a_manifest_that_is_not_json_is_named_with_the_line(root):
 
 def test_the_real_artefacts_are_whole_and_small():
     manifest = artifacts.manifest()
-    on_disk = artifacts.describe_files(artifacts.ARTIFACTS, ["smallworld", "smallworld-llama", "saes", "transcoders"])
+    on_disk = artifacts.describe_files(artifacts.ARTIFACTS, [*EMBEDDED_TARGETS, "saes", "transcoders"])
     assert on_disk == manifest["files"]
     assert manifest["bytes"] == sum(entry["bytes"] for entry in on_disk.values()) < 30e6
-    for name in ("smallworld", "smallworld-llama", *artifacts.list_saes(), *artifacts.list_transcoders()):
+    for name in (*EMBEDDED_TARGETS, *artifacts.list_saes(), *artifacts.list_transcoders()):
         artifacts.verify(name)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from solutions import EMBEDDED_TARGETS
 from solutions.smallworld import artifacts, build, train_saes, train_transcoders
 from solutions.smallworld.build import MINIATURE, Workbench
 from solutions.smallworld.tokenizer import load_tokenizer
+from solutions.targets import get_target
 
 TOKENS = torch.arange(1, 40)[None]
 
@@ -36,7 +38,7 @@ def test_the_miniature_loads(world):
     from transformers import AutoModelForCausalLM
 
     out, manifest = world
-    assert manifest["quality"].keys() == {"smallworld", "smallworld-llama"}
+    assert tuple(manifest["quality"]) == EMBEDDED_TARGETS == tuple(build.MODELS)
     for name in manifest["quality"]:
         model = AutoModelForCausalLM.from_pretrained(artifacts.path_of(name, out), dtype=torch.float32)
         assert model(TOKENS).logits.shape == (1, 39, len(load_tokenizer(out / name)))
@@ -44,7 +46,8 @@ def test_the_miniature_loads(world):
     assert names == sorted(f"saes/{model}/{r.sae_id}" for model, recipes in MINIATURE.saes for r in recipes)
     for name in names:
         sae, recipe = train_saes.load(artifacts.path_of(name, out))
-        assert sae(torch.randn(3, 128)).shape == (3, 128) and name.endswith(recipe.sae_id)
+        d_in = get_target(name.split("/")[1]).d_in
+        assert sae(torch.randn(3, d_in)).shape == (3, d_in) and name.endswith(recipe.sae_id)
     names = artifacts.list_transcoders(root=out)
     assert names == [f"transcoders/smallworld/{r.transcoder_id}" for r in MINIATURE.transcoders]
     for name, recipe in zip(names, MINIATURE.transcoders, strict=True):
@@ -124,6 +127,8 @@ def test_the_real_set_of_saes_is_the_promised_one():
                  for width in (4, 8, 16)}
     assert set(ids["smallworld"]) == expected and len(ids["smallworld"]) == len(expected)
     assert ids["smallworld-llama"] == ["blocks.2.hook_resid_pre.topk.8x"]
+    for name in ("smallworld-mini", "smallworld-mini-2"):  # as many latents per dimension, and as many as the large one
+        assert ids[name] == ["blocks.1.hook_resid_pre.topk.8x", "blocks.1.hook_resid_pre.topk.16x"]
     assert [r.transcoder_id for r in build.Plan().transcoders] == [f"blocks.{i}.mlp.batchtopk.8x" for i in range(4)]
 
 

@@ -33,8 +33,19 @@ from .tokenizer import CONTEXT, label_tokens, load_tokenizer, token_rows, train_
 from .train_saes import Recipe
 from .train_transcoders import TranscoderRecipe
 
-STAGES = ("smallworld", "smallworld-llama", "saes", "transcoders", "quality")
-ARCHITECTURE = {"smallworld": "gpt2", "smallworld-llama": "llama"}
+
+@dataclass(frozen=True)
+class Model:
+    """A language model of the embedded world."""
+
+    shape: str  # a name in `train_model.SHAPES`
+    seed: int = 0  # added to the plan's
+
+
+# The second mini is a control: what two models that differ in nothing but the seed have in common.
+MODELS = {"smallworld": Model("gpt2"), "smallworld-llama": Model("llama"), "smallworld-mini": Model("gpt2-mini"),
+          "smallworld-mini-2": Model("gpt2-mini", seed=1)}
+STAGES = (*MODELS, "saes", "transcoders", "quality")
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 # Here the stream holds which word of a repetition comes next, and one of a thousand latents is a poor name for it: an
 # SAE that has met more copying text costs the model less.
@@ -57,7 +68,9 @@ def sae_set(n_layers: int = 4, **changes) -> dict[str, list[Recipe]]:
                        for hook in places if hook != middle)]
     recipes += [Recipe(middle, kind, width, lr=2e-3 if kind == "relu" else 6e-3)
                 for kind in train_saes.SAVED_AS for width in (4, 8, 16) if (kind, width) != ("topk", 8)]
-    sets = {"smallworld": recipes, "smallworld-llama": [main]}
+    # Half the layers: its middle is one block earlier. At both widths: as many latents per dimension, and as many.
+    mini = [replace(main, hook=f"blocks.{n_layers // 4}.hook_resid_pre", width=width) for width in (8, 16)]
+    sets = {"smallworld": recipes, "smallworld-llama": [main], "smallworld-mini": mini, "smallworld-mini-2": mini}
     return {model: [replace(recipe, **changes) for recipe in chosen] for model, chosen in sets.items()}
 
 
@@ -74,7 +87,7 @@ class Plan:
     rows: int = 144_000  # rows of 128 tokens that the language models are trained on, each read once
     late_rows: int = 56_000  # rows of the mix "giving", which take their place later in the training ...
     late_from: int = 11_000  # ... from this step of `smallworld` on, and of the other model at the same share
-    steps: int = 18_000  # for `smallworld`
+    steps: int = 18_000  # for `smallworld` and the mini ones
     llama_steps: int = 9_000
     polish_steps: int = 1_600  # a second, short training at small rates, on rows of "giving" that are new
     seed: int = 0
@@ -186,16 +199,17 @@ def make_model(bench: Workbench, name: str, device: str) -> None:
         return
     from .train_model import POLISH, ROWS_PER_STEP, train
 
+    shape, seed = MODELS[name].shape, plan.seed + MODELS[name].seed
     tokenizer_folder = make_tokenizer(bench)
     rows, late_rows = (_rows(bench, tokenizer_folder, *part) for part in _texts(plan))
     last_rows = late_rows[-ROWS_PER_STEP * plan.polish_steps:]
     # Named by what it is made from, so that what an interrupted build of another plan left is never polished.
     rough, start = bench.work / f"{name}-{_model_inputs(plan, name)[:12]}", time.monotonic()
     if not rough.exists():
-        train(rough, ARCHITECTURE[name], rows, _steps(plan, name), tokenizer_folder, seed=plan.seed, device=device,
+        train(rough, shape, rows, _steps(plan, name), tokenizer_folder, seed=seed, device=device,
               late_rows=late_rows[:plan.late_rows], late_from=_late_from(plan, name))
-    train(folder, ARCHITECTURE[name], last_rows, plan.polish_steps, tokenizer_folder, seed=plan.seed, device=device,
-          schedule=POLISH, start=rough)
+    train(folder, shape, last_rows, plan.polish_steps, tokenizer_folder, seed=seed, device=device, schedule=POLISH,
+          start=rough)
     shutil.rmtree(rough)
     bench.note(name, _model_inputs(plan, name), time.monotonic() - start)
 
@@ -203,18 +217,18 @@ def make_model(bench: Workbench, name: str, device: str) -> None:
 def adopt(bench: Workbench, name: str, seconds: float) -> None:
     """Takes a model that stands in its place as the one this plan asks for. `seconds`: how long it was trained."""
     if name not in models_in(bench.out):
-        raise ValueError(f"--adopt expects a model ({', '.join(ARCHITECTURE)}) that stands in {bench.out}; "
+        raise ValueError(f"--adopt expects a model ({', '.join(MODELS)}) that stands in {bench.out}; "
                          f"found no {name!r} there.")
     bench.note(name, _model_inputs(bench.plan, name), seconds)
 
 
 def _steps(plan: Plan, name: str) -> int:
-    return plan.steps if name == "smallworld" else plan.llama_steps
+    return plan.llama_steps if name == "smallworld-llama" else plan.steps
 
 
 def _model_inputs(plan: Plan, name: str) -> str:
     return digest(name, plan.tokenizer_documents, _texts(plan), _late_from(plan, name), _steps(plan, name),
-                  plan.polish_steps, plan.seed, code(*TEXT_CODE, "train_model.py"))
+                  plan.polish_steps, plan.seed, asdict(MODELS[name]), code(*TEXT_CODE, "train_model.py"))
 
 
 def _late_from(plan: Plan, name: str) -> int:
@@ -369,7 +383,7 @@ def measure(bench: Workbench, device: str) -> None:
 
 def models_in(out: Path) -> list[str]:
     """The language models that are there; while the world is being made, one may be missing."""
-    return [name for name in ARCHITECTURE if (out / name / "model.safetensors").exists()]
+    return [name for name in MODELS if (out / name / "model.safetensors").exists()]
 
 
 def fingerprint(tokenizer, n: int) -> dict[str, dict]:
@@ -421,7 +435,7 @@ def build(out: Path = artifacts.ARTIFACTS, plan: Plan | None = None, stages: tup
     bench = Workbench(out, plan or Plan())
     for name, seconds in (adopted or {}).items():
         adopt(bench, name, seconds)
-    for name in ARCHITECTURE:
+    for name in MODELS:
         if name in stages:
             make_model(bench, name, device)
     if "saes" in stages:

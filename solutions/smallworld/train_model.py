@@ -25,8 +25,21 @@ from tqdm.auto import tqdm
 
 from .tokenizer import CONTEXT, load_tokenizer
 
-WIDTH, LAYERS, HEADS = 128, 4, 4
 ROWS_PER_STEP = 8
+
+
+class Shape(NamedTuple):
+    """What a model looks like: its architecture and its size."""
+
+    architecture: str  # "gpt2", or "llama" (RoPE, RMSNorm, SwiGLU)
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    inner: int | None = None  # width inside the MLPs; None: four times the width
+
+
+#: The shapes there are. The mini one has half the width and half the layers, and heads of the same size.
+SHAPES = {"gpt2": Shape("gpt2"), "llama": Shape("llama", inner=344), "gpt2-mini": Shape("gpt2", 64, 2, 2)}
 
 
 class Schedule(NamedTuple):
@@ -53,30 +66,32 @@ class Schedule(NamedTuple):
 POLISH = Schedule(muon=0.002, adam=0.0006, flat_until=0.2, drills=0.0)
 
 
-def new_model(architecture: str, vocabulary: int, seed: int) -> torch.nn.Module:
-    """A Hugging Face model with random weights: "gpt2", or "llama" (RoPE, RMSNorm, SwiGLU).
+def new_model(shape: str, vocabulary: int, seed: int) -> torch.nn.Module:
+    """A Hugging Face model with random weights, of one of the `SHAPES`.
 
     Raises:
-        ValueError: another architecture.
+        ValueError: another shape.
     """
+    if shape not in SHAPES:
+        raise ValueError(f"shape: expected one of {', '.join(SHAPES)}; got {shape!r}")
+    architecture, width, layers, heads, inner = SHAPES[shape]
     torch.manual_seed(seed)
     if architecture == "gpt2":
         from transformers import GPT2Config, GPT2LMHeadModel
 
         model = GPT2LMHeadModel(GPT2Config(
-            vocab_size=vocabulary, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, resid_pdrop=0.0,
-            embd_pdrop=0.0, attn_pdrop=0.0, activation_function="gelu_pytorch_tanh", bos_token_id=0, eos_token_id=0))
+            vocab_size=vocabulary, n_positions=CONTEXT, n_embd=width, n_layer=layers, n_head=heads, n_inner=inner,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, activation_function="gelu_pytorch_tanh",
+            bos_token_id=0, eos_token_id=0))
         with torch.no_grad():
-            model.transformer.wpe.weight.copy_(0.03 * sinusoids(CONTEXT, WIDTH))
+            model.transformer.wpe.weight.copy_(0.03 * sinusoids(CONTEXT, width))
         return model
-    if architecture == "llama":
-        from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-        return LlamaForCausalLM(LlamaConfig(
-            vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=344, num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=CONTEXT, bos_token_id=0,
-            eos_token_id=0, pad_token_id=0, tie_word_embeddings=True))
-    raise ValueError(f"architecture: expected 'gpt2' or 'llama'; got {architecture!r}")
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=CONTEXT, bos_token_id=0,
+        eos_token_id=0, pad_token_id=0, tie_word_embeddings=True))
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
@@ -196,7 +211,7 @@ def _resume(path: Path, model: torch.nn.Module, opts: list[torch.optim.Optimizer
 
 def train(
     out: Path,
-    architecture: str,
+    shape: str,
     rows: np.ndarray,
     steps: int,
     tokenizer_folder: Path,
@@ -215,7 +230,7 @@ def train(
     Args:
         out: the Hugging Face folder to make. A checkpoint beside it (`<out>.checkpoint.safetensors`) is written
             every `checkpoint_every` seconds, and an interrupted training goes on from there.
-        architecture: "gpt2" or "llama".
+        shape: the name of one of the `SHAPES`.
         rows: `[n, CONTEXT]` token ids, gone through in a shuffled order as often as needed.
         steps: how many steps of `ROWS_PER_STEP` rows.
         tokenizer_folder: where `tokenizer.json` is.
@@ -231,7 +246,7 @@ def train(
         raise ValueError(f"rows: expected [at least {ROWS_PER_STEP}, at most {CONTEXT}]; got {list(rows.shape)}")
     schedule = schedule or Schedule()
     tokenizer = load_tokenizer(tokenizer_folder)
-    model = new_model(architecture, len(tokenizer), seed).to(device).train()
+    model = new_model(shape, len(tokenizer), seed).to(device).train()
     if start is not None:
         model.load_state_dict(type(model).from_pretrained(start, dtype=torch.float32).state_dict())
     opts = optimisers(model, schedule)
@@ -243,7 +258,7 @@ def train(
     half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
     last_report = last_saved = time.monotonic()
     running = math.nan
-    bar = tqdm(range(first, steps), initial=first, total=steps, desc=f"training {architecture}", unit="step")
+    bar = tqdm(range(first, steps), initial=first, total=steps, desc=f"training {shape}", unit="step")
     for step in bar:
         for opt, rates in zip(opts, base_rates, strict=True):
             for group, rate in zip(opt.param_groups, rates, strict=True):
