@@ -33,6 +33,41 @@
     if (wanted) document.dispatchEvent(new CustomEvent("latent-chosen", { detail: point.customdata }));
   };
 
+  // A text in lines of about the same length, so many that each is narrow enough.
+  const inLines = (text, n) => {
+    const most = text.length / n, lines = [""];
+    for (const word of text.split(" ")) {
+      const longer = `${lines.at(-1)} ${word}`.trim();
+      if (lines.at(-1) && longer.length > most + 2) lines.push(word);
+      else lines[lines.length - 1] = longer;
+    }
+    return lines.join("<br>");
+  };
+
+  // On a narrow page nothing may be cut off at the sides, or stand on something else.
+  const fit = async (plot) => {
+    const whole = plot.getBoundingClientRect(), layout = plot._fullLayout, change = {};
+    for (const name of Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key))) {
+      const words = plot.querySelector(`.${name.replace("axis", "")}title`);
+      if (!words) continue;
+      const place = words.getBoundingClientRect();
+      if (place.left < whole.left || place.right > whole.right) {
+        const middle = (place.left + place.right) / 2, room = 2 * Math.min(middle - whole.left, whole.right - middle);
+        change[`${name}.title.text`] = inLines(layout[name].title.text, Math.ceil(place.width / room));
+      }
+    }
+    const [title, legend] = [".gtitle", ".legend"].map((part) => plot.querySelector(part));
+    if (title && legend) {
+      const [above, below] = [title, legend].map((part) => part.getBoundingClientRect());
+      if (above.bottom > below.top && above.top < below.bottom) {
+        const missing = Math.ceil(above.height + 14 - (below.top - whole.top)), height = layout.height + missing;
+        Object.assign(change, { height, "margin.t": layout._size.t + missing, "title.yanchor": "middle",
+          "title.y": 1 - (4 + above.height / 2) / height });
+      }
+    }
+    if (Object.keys(change).length) await Plotly.relayout(plot, change);
+  };
+
   const draw = async (box) => {
     const figure = JSON.parse(box.querySelector("script").textContent);
     const layout = { ...figure.layout, autosize: true };
@@ -41,6 +76,11 @@
       layout.legend = { ...layout.legend, orientation: "h", y: -0.25, x: 0, yanchor: "top", xanchor: "left" };
     }
     const plot = document.createElement("div");
+    const least = (layout.meta || {}).least_width || 0; // pixels: narrower, and its words would run into each other
+    if (box.clientWidth < least) {
+      plot.style.width = `${least}px`;
+      box.tabIndex = 0; // so that the arrow keys can scroll it
+    }
     box.append(plot);
     const config = { responsive: true, displaylogo: false, ...figure.config };
     await Plotly.newPlot(plot, figure.data, layout, config);
@@ -48,6 +88,7 @@
     if (figure.frames) await Plotly.addFrames(plot, figure.frames);
     const paint = () => Plotly.relayout(plot, pageColours(figure, plot._fullLayout));
     await paint();
+    await fit(plot);
     new MutationObserver(paint).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
     box.dataset.drawn = "true";
   };

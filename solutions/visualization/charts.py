@@ -123,7 +123,7 @@ def bars(
         figure.update_xaxes(range=[low - 0.25 * (high - low), high + 0.08 * (high - low)])
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=[escape(n) for n in names], autorange="reversed",
-        showgrid=False,
+        showgrid=False, zeroline=False,
     )
     return figure
 

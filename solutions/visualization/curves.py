@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
@@ -85,7 +86,8 @@ def lines(
             )
         )
         said.append(f"{name}: {float(level):.3g} throughout")
-    finish(figure, f"Lines of {y_title} over {x_title}. " + "; ".join(said) + ".", 380, title)
+    opening = f"{title}. Lines" if title else "Lines"   # several figures of a page may have the same axes
+    finish(figure, f"{opening} of {y_title} over {x_title}. " + "; ".join(said) + ".", 380, title)
     if isinstance(places[0], str):
         figure.update_xaxes(title_text=x_title, type="category")
     else:
@@ -368,6 +370,8 @@ def _ranks(n: int, log: bool) -> Tensor:
 
 def _finite_or_nan(name: str, values: Numbers) -> list[float]:
     """One number a place, as plain floats; infinities become gaps, like NaN."""
+    if isinstance(values, np.ndarray):
+        values = values.astype(float)  # a copy: a table's column may be read-only, and torch warns of that
     tensor = torch.as_tensor(values).detach().cpu().double()
     if tensor.ndim != 1 or len(tensor) == 0:
         raise InputError(f"{name}: expected a row of numbers, got shape {list(tensor.shape)}.")

@@ -26,6 +26,7 @@ from solutions.visualization.style import (
 FAMILIES = (BLUE, ORANGE, GREEN, PURPLE)
 ROW = 26  # pixels, of a line of the tree
 LABEL = 30  # characters of a name
+LEAST_WIDTH = 170  # pixels of a column of the flow; a narrower page scrolls
 
 
 def splitting(
@@ -91,6 +92,7 @@ def flow_figure(
         )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
+    figure.layout.meta = {**figure.layout.meta, "least_width": LEAST_WIDTH * len(widths)}
     return figure.update_layout(margin_t=70 if title else 36)
 
 
