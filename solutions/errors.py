@@ -25,6 +25,8 @@ __all__ = [
     "PreflightError",
     "check_count",
     "check_model",
+    "check_position",
+    "check_positions",
     "check_tensor",
     "check_text",
     "check_texts",
@@ -212,6 +214,59 @@ def check_count(value: object, name: str, least: int = 1) -> int:
     if number is None or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
     return number
+
+
+def check_position(position: object, n: int) -> int:
+    """Return a position in rows of `n` tokens, counted from their beginning.
+
+    Args:
+        position: what the caller was given: 0 to n - 1, or negative, counted from the end.
+        n: tokens of a row, BOS included.
+
+    Returns:
+        0 to n - 1.
+
+    Raises:
+        InputError: it is no whole number, or there is no such position.
+
+    Example:
+        >>> check_position(-1, 7)
+        6
+    """
+    number = whole_number(position)
+    if number is None:
+        raise InputError(f"position must be a whole number, got {position!r:.80}.")
+    if not -n <= number < n:
+        raise InputError(f"position {number} does not exist: the rows have {n} tokens, positions 0 to {n - 1}, "
+                         f"or {-n} to -1 from the end.")
+    return number % n
+
+
+def check_positions(positions: object, n: int | None = None) -> list[int]:
+    """Return a list of positions in rows of tokens.
+
+    Args:
+        positions: what the caller was given; negative ones count from the end.
+        n: tokens of a row, BOS included; None when that is not known yet.
+
+    Returns:
+        The positions in the order given, from 0 to n - 1; without `n` as they are.
+
+    Raises:
+        InputError: it is no list of whole numbers, it is empty, or one of them is no place in the rows.
+
+    Example:
+        >>> check_positions([0, -1], 7)
+        [0, 6]
+    """
+    if whole_number(positions) is not None:
+        raise InputError(f"positions must be a list of whole numbers, e.g. [{positions}], got {positions!r}.")
+    listed = hasattr(positions, "__iter__") and not isinstance(positions, str)
+    found = [whole_number(p) for p in positions] if listed else []
+    numbers = [p for p in found if p is not None]
+    if not numbers or len(numbers) < len(found):
+        raise InputError(f"positions must be a list of at least one whole number, got {positions!r:.80}.")
+    return numbers if n is None else [check_position(p, n) for p in numbers]
 
 
 def count_option(text: str) -> int:

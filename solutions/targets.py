@@ -167,54 +167,31 @@ CENTRED_WRITING_WEIGHTS = {
     "fold_value_biases": False,
 }
 
+
+def _embedded(name: str, layer: int, d_in: int, description: str) -> Target:
+    """An embedded model and its TopK SAE of 8 latents per dimension, on what goes into a block in the middle."""
+    block = f"blocks.{layer}"
+    return Target(
+        name=name,
+        model=name,
+        hook=f"{block}.hook_resid_pre",
+        sae_release=name,
+        sae_id=f"{block}.hook_resid_pre.topk.8x",
+        d_in=d_in,
+        d_sae=8 * d_in,
+        wrong_hook=f"{block}.hook_mlp_out",
+        description=description,
+    )
+
+
 #: The targets that have a name.
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target(
-            name="smallworld",
-            model="smallworld",
-            hook="blocks.2.hook_resid_pre",
-            sae_release="smallworld",
-            sae_id="blocks.2.hook_resid_pre.topk.8x",
-            d_in=128,
-            d_sae=1024,
-            wrong_hook="blocks.2.hook_mlp_out",
-            description="the embedded GPT-2-shaped model and its TopK SAE, 8 latents per dimension",
-        ),
-        Target(
-            name="smallworld-llama",
-            model="smallworld-llama",
-            hook="blocks.2.hook_resid_pre",
-            sae_release="smallworld-llama",
-            sae_id="blocks.2.hook_resid_pre.topk.8x",
-            d_in=128,
-            d_sae=1024,
-            wrong_hook="blocks.2.hook_mlp_out",
-            description="the same language learnt by a Llama-shaped model",
-        ),
-        Target(
-            name="smallworld-mini",
-            model="smallworld-mini",
-            hook="blocks.1.hook_resid_pre",
-            sae_release="smallworld-mini",
-            sae_id="blocks.1.hook_resid_pre.topk.8x",
-            d_in=64,
-            d_sae=512,
-            wrong_hook="blocks.1.hook_mlp_out",
-            description="the same language learnt by a model of half the width, half the layers, and another tokenizer",
-        ),
-        Target(
-            name="smallworld-mini-2",
-            model="smallworld-mini-2",
-            hook="blocks.1.hook_resid_pre",
-            sae_release="smallworld-mini-2",
-            sae_id="blocks.1.hook_resid_pre.topk.8x",
-            d_in=64,
-            d_sae=512,
-            wrong_hook="blocks.1.hook_mlp_out",
-            description="the mini model trained once more from another seed, as a control",
-        ),
+        _embedded("smallworld", 2, 128, "the embedded GPT-2-shaped model and its TopK SAE, 8 latents per dimension"),
+        _embedded("smallworld-llama", 2, 128, "the same language learnt by a Llama-shaped model"),
+        _embedded("smallworld-mini", 1, 64, "the same language learnt by a model of half the width and half the layers"),
+        _embedded("smallworld-mini-2", 1, 64, "the mini model trained once more from another seed, as a control"),
         Target(
             name="gpt2-small",
             model="gpt2",

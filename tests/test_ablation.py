@@ -215,7 +215,7 @@ def test_positions_limit_an_ablation(target, model, sae):
 
 
 def test_places_that_do_not_exist_are_refused(target, model, sae):
-    with pytest.raises(InputError, match="from -6 to 5"):
+    with pytest.raises(InputError, match="position 6 does not exist: the rows have 6 tokens"):
         ablated_logits(model, sae, PARIS.prompt, target.hook, [0], positions=[6])
     with pytest.raises(InputError, match="several lengths"):
         ablated_logits(model, sae, [PARIS.prompt, LONGER.prompt], target.hook, [0], positions=[-1])

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from test_index import VOCABULARY, Store, identity_sae, make
 
 from solutions import analysis
+from solutions.analysis.means import bootstrap_mean
 from solutions.analysis.pages import Example
 from solutions.autointerp import (
     Evidence,
@@ -21,7 +22,6 @@ from solutions.autointerp import (
     RuleJudge,
     TruthJudge,
     agreement,
-    bootstrap_mean,
     evidence,
     explain,
     explanation_prompt,

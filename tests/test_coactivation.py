@@ -245,7 +245,7 @@ def test_concepts_may_come_as_a_table(tmp_path):
 
 @pytest.mark.parametrize("ask, message", [
     (lambda c: analysis.coactivation(c.index, split="tset"), "unknown split 'tset'.*'test'"),
-    (lambda c: analysis.coactivation(c.index, split="test"), "no tokens in its test split"),
+    (lambda c: analysis.coactivation(c.index, split="test"), "no tokens in the test split"),
     (lambda c: c.pairs(by="lifts"), "unknown measure 'lifts'.*'lift'"),
     (lambda c: c.pairs(least=1), r"coactivation\(index, least=1\)"),
     (lambda c: c.permuted("documents"), "'document'"),

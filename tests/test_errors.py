@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from solutions import data, models, sae
-from solutions.errors import InputError, first_line, unknown_name
+from solutions.errors import InputError, check_position, check_positions, first_line, unknown_name
 
 
 def test_a_notebook_shows_the_readers_line_and_no_library_frames():
@@ -35,6 +35,29 @@ def test_unknown_names_list_what_is_known_when_it_is_little():
     assert isinstance(unknown_name("fruit", "x", []), InputError) and isinstance(
         unknown_name("f", 1, []), ValueError
     )
+
+
+def test_positions_are_counted_from_the_beginning():
+    assert [check_position(p, 3) for p in (0, 2, -1, -3, torch.tensor(1))] == [0, 2, 2, 0, 1]
+    assert check_positions(iter([2, -1, 0]), 3) == [2, 2, 0] and check_positions(torch.tensor([4, -9])) == [4, -9]
+    for wrong in (3, -4, 99):
+        with pytest.raises(InputError, match=f"position {wrong} does not exist: the rows have 3 tokens"):
+            check_position(wrong, 3)
+        with pytest.raises(InputError, match=f"position {wrong} does not exist"):
+            check_positions([0, wrong], 3)
+    for wrong in (0.5, True, "1", None, [0]):
+        with pytest.raises(InputError, match="position must be a whole number"):
+            check_position(wrong, 3)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (2, r"list of whole numbers, e.g. \[2\], got 2"), ([], "at least one"), ("12", "got '12'"), (None, "got None"),
+    ([0, 0.5], "at least one whole number"), ([True], "at least one whole number"),
+])
+def test_what_is_no_list_of_positions_is_refused(wrong, said):
+    for n in (None, 3):
+        with pytest.raises(InputError, match=said):
+            check_positions(wrong, n)
 
 
 def test_every_function_names_what_it_was_given_instead():

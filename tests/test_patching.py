@@ -121,7 +121,7 @@ def test_heads_of_one_position(model):
     assert len(table) == model.cfg.n_layers * model.cfg.n_heads
     early = patch_heads(model, PAIR, position=1)
     assert early["moved"].abs().max() < 1e-5  # "The" stands before all that differs
-    with pytest.raises(InputError, match="from -6 to 5"):
+    with pytest.raises(InputError, match="position 6 does not exist: the rows have 6 tokens"):
         patch_heads(model, PAIR, position=6)
 
 

@@ -129,19 +129,10 @@ def coactivation(
         ['parent', 'child', 'p_parent_given_child', 'p_child_given_parent', 'n', 'lift']
     """
     check_count(least, "least")
-    chosen = _chosen(index, split)
+    chosen = tokens_of_split(index, split)
     found = activity(index, None if split == "all" else chosen)
     n_active = np.diff(found.by_latent.indptr).astype(np.int64)
     return Coactivation(int(chosen.sum()), n_active, *_count(found, least, progress), least, split, index)
-
-
-def _chosen(index: FeatureIndex, split: str) -> np.ndarray:
-    """[n_tokens] bool: the tokens of a split, BOS left out."""
-    chosen = tokens_of_split(index, split)
-    if not chosen.any():
-        raise InputError(f"this index has no tokens in its {split} split. Harvest with a test_share between 0 and 1, "
-                         "or use split='all'.")
-    return chosen
 
 
 # ------------------------------------------------------------------------------------------- all pairs
@@ -264,7 +255,7 @@ class Coactivation:
         return self._permuted(keep, seed, self.least)
 
     def _permuted(self, keep: str, seed: int, least: int) -> Coactivation:
-        chosen = _chosen(self.index, self.split)
+        chosen = tokens_of_split(self.index, self.split)
         found = _rotated(self.index, chosen, _parts(self.index, keep), np.random.default_rng(seed))
         counts = _count(found, least, also=self._keys)
         return replace(self, least=least, **dict(zip("abn", counts, strict=True)))

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from solutions.attribution.nodes import OneText, check_position, one_row, take_apart
-from solutions.errors import InputError, check_count, unknown_name
+from solutions.attribution.nodes import OneText, one_row, take_apart
+from solutions.errors import InputError, check_count, check_position, unknown_name
 from solutions.interventions.facts import Fact, answer_ids
 from solutions.models import check_hooks, extract, unembedding
 from solutions.models.hooks import hook_points, layer_of

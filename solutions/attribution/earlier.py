@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from solutions.attribution.frozen import frozen
-from solutions.attribution.nodes import OneText, check_position, check_straight, take_apart
+from solutions.attribution.nodes import OneText, check_straight, take_apart
 from solutions.attribution.paths import gradients
-from solutions.errors import InputError, check_count, whole_number
+from solutions.errors import InputError, check_count, check_position, whole_number
 from solutions.models import check_hooks
 from solutions.sae.measure import check_sae
 

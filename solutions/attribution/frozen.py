@@ -15,7 +15,7 @@ On the text itself this model computes what the real one computes. On anything e
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,15 @@ import torch
 from torch import Tensor
 
 from solutions.attribution.nodes import OneText, one_row
-from solutions.errors import InputError
+from solutions.errors import InputError, unknown_name
 from solutions.models import check_hooks
 from solutions.models.hooks import hook_points
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+#: What can be held besides neurons, and the hook points of each block where it is.
+HOLDABLE = {"scales": ("ln1.hook_scale", "ln2.hook_scale"), "patterns": ("attn.hook_pattern",)}
 
 #: How far the frozen model's logits may be from the real model's on the text that it was frozen on.
 TOLERANCE = 1e-3
@@ -39,6 +42,7 @@ def frozen(model: TransformerBridge, text: OneText) -> Iterator[TransformerBridg
     """As long as the block lasts, attention patterns, normalisation scales and neurons are those of one text.
 
     Only rows of that text's length may be run meanwhile. The hooks are taken down at the end, after an error too.
+    With the neurons held nothing bends any more. `logits_without` holds less, so that the MLPs can answer to an edit.
 
     Args:
         model: a loaded model.
@@ -66,9 +70,7 @@ def frozen(model: TransformerBridge, text: OneText) -> Iterator[TransformerBridg
         post: torch.where(values[pre] == 0, torch.zeros_like(values[pre]), values[post] / values[pre])
         for post, pre in inputs.items()
     }
-    hooks = [(name, _put(values[name])) for name in kept] + _neurons(inputs, gates)
-    with warnings.catch_warnings(), model.hooks(fwd_hooks=hooks):
-        warnings.filterwarnings("ignore", message="(?s).*native-autograd path")  # editing a scale is what we want
+    with holding(model, {name: values[name] for name in kept}, _neurons(inputs, gates)):
         with torch.no_grad():
             apart = (model(tokens.ids) - values["logits"]).abs().max().item()
         if not apart < TOLERANCE:
@@ -79,15 +81,56 @@ def frozen(model: TransformerBridge, text: OneText) -> Iterator[TransformerBridg
         yield model
 
 
+def names_to_hold(model: TransformerBridge, what: Iterable[str]) -> list[str]:
+    """The hook points of what is to be held.
+
+    Args:
+        model: a loaded model.
+        what: "scales" (of the normalisations), "patterns" (of attention), or both.
+
+    Returns:
+        Their names, over all layers.
+
+    Raises:
+        InputError: something else to hold.
+    """
+    what = list(what)
+    for one in what:
+        if one not in HOLDABLE:
+            raise unknown_name("part to hold:", one, HOLDABLE)
+    parts = [part for one in what for part in HOLDABLE[one]]
+    names = [f"blocks.{layer}.{part}" for layer in range(model.cfg.n_layers) for part in parts]
+    return names + (["ln_final.hook_scale"] if "scales" in what else [])
+
+
+@contextmanager
+def holding(
+    model: TransformerBridge, values: Mapping[str, Tensor], others: Sequence[tuple[str, Any]] = ()
+) -> Iterator[TransformerBridge]:
+    """As long as the block lasts, hook points say what they are given, the same for every row, whatever is run.
+
+    Args:
+        model: a loaded model.
+        values: hook point to what it says, [1, ...].
+        others: more hooks for the same time: (hook point, function).
+
+    Yields:
+        The model.
+    """
+    hooks = [*((name, _put(value)) for name, value in values.items()), *others]
+    with warnings.catch_warnings(), model.hooks(fwd_hooks=hooks):
+        warnings.filterwarnings("ignore", message="(?s).*native-autograd path")  # editing a scale is what we want
+        yield model
+
+
 def _pieces(model: TransformerBridge) -> tuple[dict[str, str], list[str]]:
     """(hook after a neuron → hook of the input that it multiplies; hooks that are kept as they are)."""
     names = set(hook_points(model, "pattern|scale|mlp")["name"])
-    inputs, kept = {}, ["ln_final.hook_scale"]
+    inputs, kept = {}, names_to_hold(model, HOLDABLE)
     for block in range(model.cfg.n_layers):
         mlp = f"blocks.{block}.mlp"
         linear = f"{mlp}.hook_pre_linear"        # a gated MLP multiplies this by a function of the gate
         inputs[f"{mlp}.hook_post"] = linear if linear in names else f"{mlp}.hook_pre"
-        kept += [f"blocks.{block}.{part}" for part in ("ln1.hook_scale", "ln2.hook_scale", "attn.hook_pattern")]
     check_hooks(model, [*inputs, *inputs.values(), *kept])
     return inputs, kept
 

@@ -22,9 +22,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from solutions.attribution.nodes import Metric, Nodes, OneText, check_position, finite, runner, take_apart
+from solutions.attribution.nodes import Metric, Nodes, OneText, finite, runner, take_apart
 from solutions.attribution.paths import gradient_shares, integrated_shares, one_a_point
-from solutions.errors import InputError, check_count, check_tensor
+from solutions.errors import InputError, check_count, check_positions, check_tensor
 from solutions.interventions.edits import latents_edited
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _moved(nodes: Nodes, positions: Sequence[int] | None) -> Tensor:
     if positions is None:
         return nodes.inside
     chosen = torch.zeros_like(nodes.inside)
-    chosen[[check_position(p, len(chosen)) for p in positions]] = True
+    chosen[check_positions(positions, len(chosen))] = True
     return chosen & nodes.inside
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from solutions.attribution.paths import one_a_point
 from solutions.data import Text, Tokens, str_tokens
-from solutions.errors import InputError, whole_number
+from solutions.errors import InputError
 from solutions.interventions.facts import Fact, answer_ids
 from solutions.models import as_tokens, check_hooks, extract
 from solutions.sae.measure import check_sae, encode
@@ -126,25 +126,6 @@ def check_straight(sae: SAE) -> None:
             f"this SAE rescales each token by its own length (normalize_activations={scaling!r}), so a latent has no "
             "fixed direction and shares do not add up. Use an SAE that does not."
         )
-
-
-def check_position(position: object, n: int) -> int:
-    """A position as a number from 0.
-
-    Args:
-        position: 0 to n - 1, or negative, counted from the end.
-        n: tokens of the text, BOS included.
-
-    Returns:
-        0 to n - 1.
-
-    Raises:
-        InputError: there is no such position.
-    """
-    number = whole_number(position)
-    if number is None or not -n <= number < n:
-        raise InputError(f"position must be a whole number from {-n} to {n - 1} in this text, got {position!r}.")
-    return number % n
 
 
 def runner(

@@ -31,9 +31,7 @@ from solutions.autointerp.prompts import (
 )
 from solutions.autointerp.scoring import (
     ExplanationScores,
-    Mean,
     agreement,
-    bootstrap_mean,
     score_explanations,
 )
 from solutions.autointerp.stand_in import StandIn, stand_in
@@ -50,7 +48,6 @@ __all__ = [
     "ExplanationScores",
     "Item",
     "Judge",
-    "Mean",
     "OfflineExplainer",
     "Prices",
     "Prompt",
@@ -60,7 +57,6 @@ __all__ = [
     "StandIn",
     "TruthJudge",
     "agreement",
-    "bootstrap_mean",
     "evidence",
     "explain",
     "explanation_prompt",

@@ -14,7 +14,7 @@ import torch
 
 from solutions.analysis.latents.blocks import tokens_of_split
 from solutions.analysis.pages import Example, different_examples, in_interval, interval_bounds
-from solutions.errors import InputError, check_count, unknown_name
+from solutions.errors import check_count, unknown_name
 
 if TYPE_CHECKING:
     from solutions.analysis.index import FeatureIndex
@@ -206,11 +206,7 @@ def _active(index: FeatureIndex, latent: int, split: str) -> tuple[np.ndarray, n
 
 def _tokens(index: FeatureIndex, split: str) -> np.ndarray:
     """[n_tokens] bool: the tokens of a split. An empty test split is refused: the text it stands for was looked at."""
-    found = tokens_of_split(index, split)
-    if not found.any():
-        raise InputError(f"the index has no tokens in the {split} split. Harvest with a test_share between 0 and 1: an "
-                         "explanation is made on the train split and tested on the test split.")
-    return found
+    return tokens_of_split(index, split, "to explain on one split and test on the other.")
 
 
 def _by_interval(values: np.ndarray, n: int) -> list[np.ndarray]:

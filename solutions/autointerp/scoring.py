@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from solutions.analysis.means import Mean, bootstrap_mean
 from solutions.autointerp.explaining import Explanation
 from solutions.autointerp.judging import Answers, Judge, RuleJudge
 from solutions.autointerp.passages import Item, scoring_items
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 
 #: Fewer answers than this are no score.
 LEAST = 8
-
-
-class Mean(NamedTuple):
-    """A mean over latents, and the ends of its 95 % bootstrap interval."""
-
-    value: float  #: the mean
-    low: float    #: 2.5 % of resampled means lie below it
-    high: float   #: 2.5 % of resampled means lie above it
-    n: int        #: latents
 
 
 class ExplanationScores(NamedTuple):
@@ -50,33 +42,6 @@ class ExplanationScores(NamedTuple):
         if column not in self.table:
             raise unknown_name("column", column, self.table.columns)
         return bootstrap_mean(self.table[column].to_numpy(float), seed=seed)
-
-
-def bootstrap_mean(values: Sequence[float] | np.ndarray, n_draws: int = 2000, seed: int = 0) -> Mean:
-    """A mean and its 95 % interval, by drawing as many values again with replacement (Efron 1979).
-
-    Args:
-        values: [n] one for each latent; those that are NaN are left out.
-        n_draws: how often.
-        seed: of the draws.
-
-    Returns:
-        The mean and its interval; NaN without values.
-
-    Raises:
-        InputError: `n_draws` is below 1.
-
-    Example:
-        >>> bootstrap_mean([1.0, 1.0, 1.0])
-        Mean(value=1.0, low=1.0, high=1.0, n=3)
-    """
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Mean(np.nan, np.nan, np.nan, 0)
-    draws = np.random.default_rng(seed).choice(values, (check_count(n_draws, "n_draws"), len(values)))
-    low, high = np.quantile(draws.mean(axis=1), (0.025, 0.975))
-    return Mean(float(values.mean()), float(low), float(high), len(values))
 
 
 def score_explanations(

@@ -3,7 +3,8 @@
 `steering` adds directions of an SAE's latents to the activations at one hook point. Nothing is taken out of the
 activation: what the SAE does not explain, its error term, stays in it. `edits` changes the latents themselves, at the
 positions you name. `facts` are what is asked of a model, `ablation` takes latents out, `patching` copies activations
-from another prompt, and `circuits` looks for the few latents that a fact needs, on the `bench`.
+from another prompt, and `circuits` looks for the few latents that a fact needs, on the `bench` for one SAE or on the
+`layer_bench` for those of several layers at once.
 """
 
 from solutions.interventions.ablation import (
@@ -16,6 +17,7 @@ from solutions.interventions.ablation import (
 )
 from solutions.interventions.bench import (
     MODES,
+    AnyBench,
     Bench,
     orders,
     single_effects,
@@ -25,9 +27,12 @@ from solutions.interventions.circuits import (
     compare_sets,
     faithfulness_curve,
     greedy,
+    matched_by_layer,
     matched_sets,
     minimal,
     needed,
+    prune,
+    random_by_layer,
     random_sets,
     shortest,
 )
@@ -51,6 +56,14 @@ from solutions.interventions.facts import (
     at_last,
     facts_of,
     logit_difference,
+)
+from solutions.interventions.layer_bench import (
+    ERRORS,
+    LayerBench,
+    Readings,
+    mean_readings,
+    other_readings,
+    resampled_readings,
 )
 from solutions.interventions.patching import (
     DIRECTIONS,
@@ -82,10 +95,12 @@ __all__ = [
     "ABLATIONS",
     "DIRECTIONS",
     "ENGLISH",
+    "ERRORS",
     "FACT_KINDS",
     "MODES",
     "ROLES",
     "SITES",
+    "AnyBench",
     "Asked",
     "Bench",
     "Both",
@@ -93,8 +108,10 @@ __all__ = [
     "Fact",
     "Found",
     "LatentEdit",
+    "LayerBench",
     "Pair",
     "Push",
+    "Readings",
     "ablated_logits",
     "ablation",
     "ablation_effects",
@@ -116,22 +133,28 @@ __all__ = [
     "latents_edited",
     "latents_on",
     "logit_difference",
+    "matched_by_layer",
     "matched_sets",
     "mean_over_pairs",
+    "mean_readings",
     "minimal",
     "multiply",
     "needed",
     "orders",
     "other_prompts",
+    "other_readings",
     "patch_heads",
     "patch_positions",
     "patched_difference",
     "promoted_tokens",
     "prompting",
+    "prune",
     "push_vector",
+    "random_by_layer",
     "random_push",
     "random_sets",
     "reference_latents",
+    "resampled_readings",
     "shortest",
     "single_effects",
     "sites",

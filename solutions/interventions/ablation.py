@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from solutions.data import Text, Tokens
-from solutions.errors import InputError, check_tensor, unknown_name, whole_number
+from solutions.errors import InputError, check_positions, check_tensor, unknown_name
 from solutions.interventions.edits import Edit, check_latents, latents_edited
 from solutions.interventions.facts import Asked, Fact, ask
 from solutions.models import as_tokens, check_hooks, extract
@@ -138,7 +138,7 @@ def ablated_logits(
     taken = taken_out(latents, int(sae.cfg.d_sae))
     edit = ablation(taken, how, reference=reference, seed=seed)
     tokens = as_tokens(model, texts)
-    positions = None if positions is None else check_positions(positions, tokens)
+    positions = None if positions is None else places_in(positions, tokens)
     with latents_edited(model, sae, hook, edit, positions=positions):
         return model(tokens.ids)
 
@@ -224,12 +224,12 @@ def latents_on(
     looked_at = asked.tokens.content.clone()
     if positions is not None:
         elsewhere = torch.ones_like(looked_at)
-        elsewhere[:, check_positions(positions, asked.tokens)] = False
+        elsewhere[:, places_in(positions, asked.tokens)] = False
         looked_at &= ~elsewhere
     return encode(sae, extract(model, asked.tokens, hook)[hook]) * looked_at[..., None]
 
 
-def check_positions(positions: Sequence[int], tokens: Tokens) -> list[int]:
+def places_in(positions: Sequence[int], tokens: Tokens) -> list[int]:
     """Positions in rows of tokens, counted from their beginning.
 
     Args:
@@ -240,16 +240,12 @@ def check_positions(positions: Sequence[int], tokens: Tokens) -> list[int]:
         Numbers from 0 to the rows' length - 1, in the order given.
 
     Raises:
-        InputError: there are none, one of them is no place in the rows, or it counts from the end of rows of several
-            lengths, where it would mean another word in each.
+        InputError: as for `check_positions`, or one counts from the end of rows of several lengths, where it would
+            mean another word in each.
     """
-    length = tokens.ids.shape[1]
-    given = [whole_number(position) for position in positions]
-    wrong = [shown for shown, number in zip(positions, given, strict=True)
-             if number is None or not -length <= number < length]
-    if wrong or not given:
-        raise InputError(f"positions must be whole numbers from {-length} to {length - 1}, got {wrong or given}.")
+    given = check_positions(positions)
+    places = check_positions(given, tokens.ids.shape[1])
     if min(given) < 0 and not tokens.mask.all():
         raise InputError("negative positions count from the end, and these prompts have several lengths. "
                          "Ask facts of one length, or count from the front.")
-    return [number % length for number in given]
+    return places

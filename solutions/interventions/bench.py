@@ -8,6 +8,7 @@ leave everything in place but what tells the two prompts apart.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from solutions.errors import InputError, check_count, check_tensor, unknown_name
-from solutions.interventions.ablation import check_positions, latents_on, taken_out
+from solutions.interventions.ablation import latents_on, places_in, taken_out
 from solutions.interventions.edits import latents_edited
 from solutions.interventions.facts import Asked, Fact, ask
 from solutions.models import check_hooks
@@ -29,7 +30,112 @@ if TYPE_CHECKING:
 MODES = ("keep", "remove")
 
 
-class Bench:
+class AnyBench(ABC):
+    """What every bench can do: ask facts while sets of numbered latents are kept, or removed.
+
+    On a `Bench` the numbers are those of one SAE's latents, on a `LayerBench` they are nodes of several layers. The
+    searches and controls of `circuits` take either.
+
+    Attributes:
+        asked: the facts.
+        activation: [facts, numbers] how far each is on each prompt from what stands in for it when it is ablated.
+        candidates: the numbers for which that is not zero on every prompt, the largest first.
+        batch_size: rows that go through the model at once.
+    """
+
+    asked: Asked
+    activation: Tensor
+    candidates: list[int]
+    batch_size: int
+    _ends: tuple[float, float] | None = None
+
+    @torch.no_grad()
+    def run(self, tries: Sequence[tuple[int, Iterable[int]]], mode: str = "keep") -> tuple[Tensor, Tensor]:
+        """Single tries: one fact with one set of latents kept, or removed.
+
+        Args:
+            tries: pairs of a fact's number and a set of latents; the set may be empty.
+            mode: "keep" ablates all latents but those of the set, "remove" those of the set.
+
+        Returns:
+            ([tries] logit differences, [tries] bool whether the answer beats all others of its kind).
+
+        Raises:
+            InputError: nothing to try, an unknown mode, fact or latent.
+        """
+        if mode not in MODES:
+            raise unknown_name("mode", mode, MODES)
+        if not tries:
+            raise InputError("nothing to try: give at least one set of latents. An empty set is one, too.")
+        found = [self._some(tries[i : i + self.batch_size], mode) for i in range(0, len(tries), self.batch_size)]
+        differences, correct = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return differences, correct
+
+    @abstractmethod
+    def _some(self, tries: Sequence[tuple[int, Iterable[int]]], mode: str) -> tuple[Tensor, Tensor]:
+        """One batch of tries, each with its own latents ablated."""
+
+    def each(self, sets: Sequence[Iterable[int]], mode: str = "keep") -> tuple[Tensor, Tensor]:
+        """Every fact with every set.
+
+        Args:
+            sets: sets of latents, each for all facts.
+            mode: as for `run`.
+
+        Returns:
+            ([sets, facts] logit differences, [sets, facts] bool whether correct).
+
+        Raises:
+            InputError: as for `run`.
+        """
+        n = len(self.asked.facts)
+        differences, correct = self.run([(fact, latents) for latents in sets for fact in range(n)], mode)
+        return differences.view(len(sets), n), correct.view(len(sets), n)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """(m(∅), m(M)): the mean logit difference with every latent ablated, and with none."""
+        if self._ends is None:
+            nothing, everything = (self.each([[]], mode)[0].mean().item() for mode in MODES)
+            self._ends = apart(nothing, everything)
+        return self._ends
+
+    def share(self, difference: float) -> float:
+        """A mean logit difference as a share of what all latents do together: faithfulness.
+
+        Args:
+            difference: m(C), the mean logit difference with some set C kept.
+
+        Returns:
+            (m(C) - m(∅)) / (m(M) - m(∅)), 0 for nothing and 1 for everything; it may be less and more.
+
+        Raises:
+            InputError: the latents do nothing for these facts.
+        """
+        nothing, everything = self.ends
+        return (difference - nothing) / (everything - nothing)
+
+
+def apart(nothing: float, everything: float) -> tuple[float, float]:
+    """The two ends of a scale, if there is something between them.
+
+    Args:
+        nothing: the mean logit difference with every latent ablated.
+        everything: the same with none ablated.
+
+    Returns:
+        Both.
+
+    Raises:
+        InputError: they are the same.
+    """
+    if nothing == everything:
+        raise InputError("with every latent ablated the logit difference is that with none: the latents do nothing for "
+                         "these facts, so no share of it can be told.")
+    return nothing, everything
+
+
+class Bench(AnyBench):
     """One model, one SAE and some facts, made ready to try many sets of latents on.
 
     Args:
@@ -73,31 +179,8 @@ class Bench:
         self.activation = (latents - self.baseline).abs().sum(1) if whole else latents.sum(1)
         total = self.activation.sum(0)
         self.candidates = total.argsort(descending=True)[: int((total > 0).sum())].tolist()
-        self.positions = None if positions is None else check_positions(positions, self.asked.tokens)
+        self.positions = None if positions is None else places_in(positions, self.asked.tokens)
         self.keep_error, self.batch_size = keep_error, check_count(batch_size, "batch_size")
-        self._ends: tuple[float, float] | None = None
-
-    @torch.no_grad()
-    def run(self, tries: Sequence[tuple[int, Iterable[int]]], mode: str = "keep") -> tuple[Tensor, Tensor]:
-        """Single tries: one fact with one set of latents kept, or removed.
-
-        Args:
-            tries: pairs of a fact's number and a set of latents; the set may be empty.
-            mode: "keep" ablates all latents but those of the set, "remove" those of the set.
-
-        Returns:
-            ([tries] logit differences, [tries] bool whether the answer beats all others of its kind).
-
-        Raises:
-            InputError: nothing to try, an unknown mode, fact or latent.
-        """
-        if mode not in MODES:
-            raise unknown_name("mode", mode, MODES)
-        if not tries:
-            raise InputError("nothing to try: give at least one set of latents. An empty set is one, too.")
-        found = [self._some(tries[i : i + self.batch_size], mode) for i in range(0, len(tries), self.batch_size)]
-        differences, correct = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return differences, correct
 
     def _some(self, tries: Sequence[tuple[int, Iterable[int]]], mode: str) -> tuple[Tensor, Tensor]:
         """One batch of tries, each with its own latents ablated."""
@@ -120,49 +203,6 @@ class Bench:
             logits = self.model(asked.tokens.ids)
         return asked.difference(logits), asked.correct(logits)
 
-    def each(self, sets: Sequence[Iterable[int]], mode: str = "keep") -> tuple[Tensor, Tensor]:
-        """Every fact with every set.
-
-        Args:
-            sets: sets of latents, each for all facts.
-            mode: as for `run`.
-
-        Returns:
-            ([sets, facts] logit differences, [sets, facts] bool whether correct).
-
-        Raises:
-            InputError: as for `run`.
-        """
-        n = len(self.asked.facts)
-        differences, correct = self.run([(fact, latents) for latents in sets for fact in range(n)], mode)
-        return differences.view(len(sets), n), correct.view(len(sets), n)
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """(m(∅), m(M)): the mean logit difference with every latent ablated, and with none."""
-        if self._ends is None:
-            nothing, everything = (self.each([[]], mode)[0].mean().item() for mode in MODES)
-            if nothing == everything:
-                raise InputError("with every latent ablated the logit difference is that with none: the latents do "
-                                 "nothing for these facts, so no share of it can be told.")
-            self._ends = nothing, everything
-        return self._ends
-
-    def share(self, difference: float) -> float:
-        """A mean logit difference as a share of what all latents do together: faithfulness.
-
-        Args:
-            difference: m(C), the mean logit difference with some set C kept.
-
-        Returns:
-            (m(C) - m(∅)) / (m(M) - m(∅)), 0 for nothing and 1 for everything; it may be less and more.
-
-        Raises:
-            InputError: the latents do nothing for these facts.
-        """
-        nothing, everything = self.ends
-        return (difference - nothing) / (everything - nothing)
-
 
 def _checked(baseline: Tensor | None, latents: Tensor) -> Tensor | None:
     """The baseline, if it can stand in for latents [facts, pos, d_sae]."""
@@ -177,7 +217,7 @@ def _checked(baseline: Tensor | None, latents: Tensor) -> Tensor | None:
     return baseline
 
 
-def single_effects(bench: Bench) -> pd.DataFrame:
+def single_effects(bench: AnyBench) -> pd.DataFrame:
     """What each latent does for each fact on whose prompt it is active: ablated alone, one at a time.
 
     Args:

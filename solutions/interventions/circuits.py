@@ -8,12 +8,16 @@ latents and ∅ none, Marks et al. 2024 (arXiv 2403.19647) compare
 1 says that the set does what all latents do together, 0 that it does no more than none. A good set has a high
 faithfulness and leaves a low one behind: if what is left still knows the answer, the set is not all there is. The
 SAE's reconstruction error is kept, so m(∅) is what the error can do, with the baseline in place of all latents.
+
+Latents are numbers here, and everything works as well on the nodes of a `LayerBench`, which are latents of several
+layers at several positions. There `greedy` has little to go by: one node alone is a link of a chain that is cut
+everywhere else. `prune` searches from the other end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 import torch
@@ -21,11 +25,14 @@ from torch import Tensor
 
 from solutions.errors import InputError, check_count, check_tensor, unknown_name
 from solutions.interventions.ablation import taken_out
-from solutions.interventions.bench import MODES, Bench
+from solutions.interventions.bench import MODES, AnyBench
+
+if TYPE_CHECKING:
+    from solutions.interventions.layer_bench import LayerBench
 
 
 def faithfulness_curve(
-    bench: Bench, order: Sequence[int], sizes: Sequence[int] | None = None
+    bench: AnyBench, order: Sequence[int], sizes: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """Faithfulness of the first n latents of an order, and of what is left without them.
 
@@ -64,7 +71,7 @@ def _sizes(n: int, about: int = 24) -> list[int]:
     return sorted({*range(min(n, 6) + 1), *spread.round().long().tolist(), n})
 
 
-def needed(bench: Bench, order: Sequence[Sequence[int]], most: int | None = None) -> pd.DataFrame:
+def needed(bench: AnyBench, order: Sequence[Sequence[int]], most: int | None = None) -> pd.DataFrame:
     """For every fact, how many latents have to go before it falls, in an order of its own.
 
     A fact holds while its answer beats all others of its kind.
@@ -106,7 +113,7 @@ class Found(NamedTuple):
 
 
 def greedy(
-    bench: Bench,
+    bench: AnyBench,
     mode: str = "keep",
     candidates: Sequence[int] | None = None,
     goal: Callable[[Tensor, Tensor], bool] | None = None,
@@ -144,7 +151,7 @@ def greedy(
 
 
 def shortest(
-    bench: Bench, order: Sequence[int], mode: str = "keep", goal: Callable[[Tensor, Tensor], bool] | None = None
+    bench: AnyBench, order: Sequence[int], mode: str = "keep", goal: Callable[[Tensor, Tensor], bool] | None = None
 ) -> Found:
     """The shortest beginning of an order of latents that does what is asked.
 
@@ -171,7 +178,7 @@ def shortest(
 
 
 def minimal(
-    bench: Bench, found: Found, mode: str = "keep", goal: Callable[[Tensor, Tensor], bool] | None = None
+    bench: AnyBench, found: Found, mode: str = "keep", goal: Callable[[Tensor, Tensor], bool] | None = None
 ) -> list[int]:
     """Drop members that the set can do without, the last taken first, until it can do without none.
 
@@ -190,9 +197,7 @@ def minimal(
         InputError: the set does not do what is asked.
     """
     goal = _goal(mode, goal)
-    if not found.reached:
-        raise InputError(f"the set of {len(found.latents)} latents does not do what is asked, so it has no part "
-                         "that does. Search with more candidates, a larger `most`, or for less.")
+    _must_do(found.reached, found.latents)
     kept = list(found.latents)
     for latent in reversed(found.latents):
         without = [other for other in kept if other != latent]
@@ -200,6 +205,62 @@ def minimal(
         if goal(differences[0], correct[0]):
             kept = without
     return kept
+
+
+def prune(
+    bench: AnyBench, latents: Sequence[int], mode: str = "keep",
+    goal: Callable[[Tensor, Tensor], bool] | None = None, share: float = 0.2,
+) -> Found:
+    """Search from above: start with a set that does what is asked, and drop what it misses least.
+
+    Each round tries the set without each of its members, and drops a share of those that it can do without one by
+    one, the least missed first; fewer where together they are missed after all.
+
+    Args:
+        bench: model, SAEs and facts.
+        latents: a set that does what is asked, say the shortest beginning of an order by attribution.
+        mode: "keep" or "remove".
+        goal: as for `greedy`.
+        share: of the members, to be dropped at once; a smaller one takes longer and may end with fewer.
+
+    Returns:
+        The set, in the order of `latents`. Without any single member it does not do what is asked.
+
+    Raises:
+        InputError: the set does not do what is asked, an unknown mode, a latent that there is not, or a share that is
+            not above 0 and at most 1.
+    """  # fmt: skip
+    goal = _goal(mode, goal)
+    if not 0 < share <= 1:
+        raise InputError(f"share must be above 0 and at most 1, got {share!r}.")
+    kept = taken_out(latents, bench.activation.shape[1])
+    differences, correct = bench.each([kept], mode)
+    _must_do(goal(differences[0], correct[0]), kept)
+    path = [(len(kept), None, differences.mean().item())]
+    while kept:
+        tried, right = bench.each([[other for other in kept if other != latent] for latent in kept], mode)
+        order = tried.mean(1).argsort(descending=mode == "keep", stable=True).tolist()
+        spare = [kept[i] for i in order if goal(tried[i], right[i])]
+        if not spare:
+            break
+        n = max(1, int(share * len(kept)))
+        while True:
+            fewer = [latent for latent in kept if latent not in set(spare[:n])]
+            differences, correct = bench.each([fewer], mode)
+            if n == 1 or goal(differences[0], correct[0]):
+                break
+            n //= 2
+        kept = fewer
+        path.append((len(kept), None, differences.mean().item()))
+    table = pd.DataFrame(path, columns=["n_latents", "latent", "logit_difference"]).astype({"latent": "Int64"})
+    return Found(kept, True, table)
+
+
+def _must_do(does: bool, latents: Sequence[int]) -> None:
+    """Refuse to make a set smaller that does not do what is asked as it is."""
+    if not does:
+        raise InputError(f"the set of {len(latents)} latents does not do what is asked, so it has no part that does. "
+                         "Search with more candidates, a larger `most`, or for less.")
 
 
 def _goal(mode: str, goal: Callable[[Tensor, Tensor], bool] | None) -> Callable[[Tensor, Tensor], bool]:
@@ -273,7 +334,69 @@ def matched_sets(
     return sets
 
 
-def compare_sets(bench: Bench, sets: Mapping[str, Sequence[Sequence[int]]], mode: str = "keep") -> pd.DataFrame:
+def random_by_layer(
+    bench: LayerBench, nodes: Sequence[int], draws: int = 20, seed: int = 0, by: Sequence[str] = ("hook",)
+) -> list[list[int]]:
+    """The first control for several layers: random sets with as many nodes in each layer as a set has.
+
+    Args:
+        bench: model, SAEs and facts.
+        nodes: the set.
+        draws: how many sets.
+        seed: the same seed gives the same sets.
+        by: what they have in common with it, columns of `LayerBench.table`; with ("hook", "position") there are as
+            many at each position of a layer, too.
+
+    Returns:
+        The sets, drawn from the candidates. They may contain members of the set itself.
+
+    Raises:
+        InputError: a node, or a column, that there is not.
+    """
+    drawn = [random_sets(there, len(mine), draws, seed + i) for i, (mine, there) in enumerate(_parts(bench, nodes, by))]
+    return [sum(parts, []) for parts in zip(*drawn, strict=True)]
+
+
+def matched_by_layer(
+    bench: LayerBench, nodes: Sequence[int], draws: int = 20, seed: int = 0, among: int = 5,
+    by: Sequence[str] = ("hook",),
+) -> list[list[int]]:
+    """The second control for several layers: in each layer other nodes, about as active, member for member.
+
+    Args:
+        bench: model, SAEs and facts.
+        nodes: the set.
+        draws: how many sets.
+        seed: the same seed gives the same sets.
+        among: as for `matched_sets`.
+        by: as for `random_by_layer`.
+
+    Returns:
+        The sets. None contains a member of the set matched.
+
+    Raises:
+        InputError: too few other nodes of a layer are active, or a node, or a column, that there is not.
+    """  # fmt: skip
+    total, drawn = bench.activation.sum(0), []
+    for i, (mine, there) in enumerate(_parts(bench, nodes, by)):
+        of_the_layer = torch.zeros_like(total)
+        of_the_layer[there] = total[there]
+        drawn.append(matched_sets(mine, of_the_layer, draws, seed + i, among))
+    return [sum(parts, []) for parts in zip(*drawn, strict=True)]
+
+
+def _parts(bench: LayerBench, nodes: Sequence[int], by: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """For each layer in which a set has nodes: those, and all candidates there."""
+    mine, all_of_them = bench.table(nodes), bench.table()
+    for column in by:
+        if column not in mine:
+            raise unknown_name("column", column, mine.columns)
+    there = all_of_them.groupby(list(by))["node"].agg(list)
+    return [(part["node"].tolist(), there.get(key if len(by) > 1 else key[0], []))
+            for key, part in mine.groupby(list(by))]
+
+
+def compare_sets(bench: AnyBench, sets: Mapping[str, Sequence[Sequence[int]]], mode: str = "keep") -> pd.DataFrame:
     """Sets of latents beside their controls.
 
     Args:

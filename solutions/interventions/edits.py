@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from solutions.errors import InputError, whole_number
+from solutions.errors import InputError, check_positions, whole_number
 from solutions.interventions.steering import TOKEN_IDS
 from solutions.models import check_hooks, read_hooks
 from solutions.sae.measure import check_sae
@@ -229,7 +229,7 @@ def latents_edited(
         check_latents(edit.latents, int(sae.cfg.d_sae))
     if not callable(edit):
         raise InputError(f"edit must be a function of the latents, such as add(latent, 2.0); got {edit!r:.80}.")
-    wanted = _checked_positions(positions)
+    wanted = None if positions is None else check_positions(positions)
     bos = model.tokenizer.bos_token_id if skip_bos else None
     begins_with_bos: Tensor | None = None
 
@@ -279,26 +279,10 @@ def _fitting_hook(model: TransformerBridge, sae: SAE, hook: str) -> str:
     return hook
 
 
-def _checked_positions(positions: Sequence[int] | None) -> list[int] | None:
-    """The positions as whole numbers, each of them named once."""
-    if positions is None:
-        return None
-    if whole_number(positions) is not None or isinstance(positions, str):
-        raise InputError(f"positions must be a list of whole numbers, e.g. [{positions}], got {positions!r}.")
-    found = [whole_number(p) for p in positions]
-    if not found or None in found:
-        raise InputError(f"positions must be a list of at least one whole number, got {positions!r:.80}.")
-    return [p for p in found if p is not None]
-
-
 def _where(acts: Tensor, positions: list[int] | None) -> Tensor:
     """[batch, pos] bool, True where the edit counts."""
-    n = acts.shape[1]
     if positions is None:
         return acts.new_ones(acts.shape[:2], dtype=torch.bool)
-    for p in positions:
-        if not -n <= p < n:
-            raise InputError(f"position {p} does not exist: the rows have {n} tokens, positions 0 to {n - 1}.")
     counts = acts.new_zeros(acts.shape[:2], dtype=torch.bool)
-    counts[:, positions] = True
+    counts[:, check_positions(positions, acts.shape[1])] = True
     return counts

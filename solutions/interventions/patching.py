@@ -21,7 +21,7 @@ from torch import Tensor
 
 from solutions.data import str_tokens
 from solutions.errors import InputError, check_model, unknown_name
-from solutions.interventions.ablation import check_positions, latents_on
+from solutions.interventions.ablation import latents_on, places_in
 from solutions.interventions.facts import Asked, Fact, ask
 from solutions.models import check_hooks, extract
 
@@ -276,7 +276,7 @@ def patch_heads(
         InputError: an unknown direction, a position that does not exist, or prompts of different lengths.
     """
     runs = both_runs(model, pair, direction)
-    (at,) = check_positions([position], runs.receiver.tokens)
+    (at,) = places_in([position], runs.receiver.tokens)
     heads = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     places = [(f"blocks.{layer}.attn.hook_z", at, head) for layer, head in heads]
     table = pd.DataFrame(heads, columns=["layer", "head"])
@@ -328,13 +328,30 @@ def other_prompts(model: TransformerBridge, sae: SAE, hook: str, pairs: Sequence
     Raises:
         InputError: no pairs, or the prompts of one have different lengths.
     """
+    facts, elsewhere = paired_facts(model, pairs)
+    return facts, latents_on(model, sae, hook, elsewhere)
+
+
+def paired_facts(model: TransformerBridge, pairs: Sequence[Pair]) -> tuple[list[Fact], Asked]:
+    """The two prompts of every pair, asked for the same two answers.
+
+    Args:
+        model: a loaded model.
+        pairs: pairs of facts.
+
+    Returns:
+        The clean facts, each with the corrupt answer as its foil, and the corrupt prompts, made ready to be read.
+
+    Raises:
+        InputError: no pairs, or the prompts of one have different lengths.
+    """
     facts = [Fact(clean.prompt, clean.answer, corrupt.answer, clean.kind) for clean, corrupt in pairs]
     others = [Fact(corrupt.prompt, corrupt.answer, clean.answer, clean.kind) for clean, corrupt in pairs]
     asked, elsewhere = ask(model, facts), ask(model, others)
     lengths = zip(asked.tokens.mask.sum(1).tolist(), elsewhere.tokens.mask.sum(1).tolist(), strict=True)
     for pair, (ours, theirs) in zip(pairs, lengths, strict=True):
         _same_length(pair, ours, theirs)
-    return facts, latents_on(model, sae, hook, elsewhere)
+    return facts, elsewhere
 
 
 def _same_length(pair: Pair, clean: int, corrupt: int) -> None:

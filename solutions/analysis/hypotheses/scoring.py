@@ -14,7 +14,7 @@ from solutions.analysis.hypotheses.predicates import Predicate, _checked
 from solutions.analysis.index.concepts import Scores, token_lookup
 from solutions.analysis.latents.blocks import tokens_of_split
 from solutions.analysis.pages import Example, different_examples, in_interval, interval_bounds
-from solutions.errors import InputError, check_count
+from solutions.errors import check_count
 
 if TYPE_CHECKING:
     from solutions.analysis.index.read import FeatureIndex
@@ -108,11 +108,8 @@ def predicate_on(
 
 def _places(index: FeatureIndex, split: str) -> np.ndarray:
     """The places of a split, BOS left out."""
-    wanted = tokens_of_split(index, split)
-    if not wanted.any():
-        raise InputError(f"the index has no tokens in the {split} split. Harvest with a test_share between 0 and 1, or "
-                         'score with split="all", which says less: a hypothesis fits the text it was made from.')
-    return np.flatnonzero(wanted)
+    less = 'or score with split="all", which says less: a hypothesis fits the text it was made from.'
+    return np.flatnonzero(tokens_of_split(index, split, less))
 
 
 def _activity(index: FeatureIndex, latent: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from solutions.errors import unknown_name
+from solutions.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from solutions.analysis.index import FeatureIndex
@@ -95,12 +95,28 @@ def split_of_index(index: FeatureIndex) -> Split:
     return Split(content, content, True) if whole else Split(train, test, False)
 
 
-def tokens_of_split(index: FeatureIndex, split: str) -> np.ndarray:
-    """[n_tokens] bool: the tokens of a split, BOS left out; there may be none. An unknown name is an InputError."""
+def tokens_of_split(index: FeatureIndex, split: str, instead: str = "or use split='all'.") -> np.ndarray:
+    """The tokens of a split, BOS left out.
+
+    Args:
+        index: a feature index.
+        split: "all", "train" or "test".
+        instead: how the message about a split without tokens ends.
+
+    Returns:
+        [n_tokens] bool.
+
+    Raises:
+        InputError: an unknown split, or one without tokens.
+    """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     content, test = ~index.is_bos.numpy(), index.test.numpy()
-    return content if split == "all" else content & (test == (split == "test"))
+    found = content if split == "all" else content & (test == (split == "test"))
+    if not found.any():
+        raise InputError(f"the index has no tokens in the {split} split. Harvest with a test_share between 0 and 1, "
+                         f"{instead}")
+    return found
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

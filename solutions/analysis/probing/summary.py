@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
+from solutions.analysis.means import bootstrap_mean
 from solutions.errors import InputError, check_count, unknown_name
 
 #: Columns that tell one draw of one task from the others.
@@ -28,7 +28,8 @@ def probe_means(
         seed: of the draws.
 
     Returns:
-        The columns of `by`, then mean, low and high (from 2.5 % to 97.5 % of the bootstrap) and tasks (how many).
+        The columns of `by`, then mean, low and high (from 2.5 % to 97.5 % of the bootstrap) and tasks (how many;
+        those without a value are left out).
 
     Raises:
         InputError: a column is missing.
@@ -38,9 +39,7 @@ def probe_means(
     rows = []
     for keys, part in table.groupby(list(by), sort=False, dropna=False):
         of_task = part.groupby("task")[value].mean().to_numpy()
-        dice = np.random.default_rng(seed)
-        means = of_task[dice.integers(len(of_task), size=(samples, len(of_task)))].mean(1)
-        rows.append([*keys, of_task.mean(), *np.quantile(means, [0.025, 0.975]), len(of_task)])
+        rows.append([*keys, *bootstrap_mean(of_task, samples, seed)])
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "tasks"])
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from solutions.attribution.frozen import HOLDABLE, names_to_hold
 from solutions.attribution.graph.transcoders import MLP_IN, MLP_OUT, Transcoders, check_transcoders
 from solutions.data import Tokens
 from solutions.errors import InputError
@@ -137,11 +138,8 @@ def _checked(model: TransformerBridge, transcoders: Transcoders, prompt: str | T
 
 def _read(model: TransformerBridge, tokens: Tokens) -> dict[str, Tensor]:
     """All that is held fixed, and what the sums are checked against; each [1, pos, ...]."""
-    hooks = ["blocks.0.hook_resid_pre"]
-    for layer in range(model.cfg.n_layers):
-        hooks += [f"blocks.{layer}.{name}" for name in ("ln1.hook_scale", "attn.hook_pattern", "ln2.hook_scale")]
-        hooks += [MLP_IN.format(layer), MLP_OUT.format(layer)]
-    return read_hooks(model, tokens.ids, [*hooks, "ln_final.hook_scale"])
+    mlps = [name.format(layer) for layer in range(model.cfg.n_layers) for name in (MLP_IN, MLP_OUT)]
+    return read_hooks(model, tokens.ids, ["blocks.0.hook_resid_pre", *names_to_hold(model, HOLDABLE), *mlps])
 
 
 def _parts(transcoders: Transcoders, tokens: Tokens, seen: dict[str, Tensor]) -> Parts:

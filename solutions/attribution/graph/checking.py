@@ -7,7 +7,6 @@ active latents are held. So its claims are tested where they are about: in the m
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from solutions.attribution.frozen import holding, names_to_hold
 from solutions.attribution.graph.transcoders import (
     MLP_OUT,
     Transcoders,
@@ -28,7 +28,7 @@ from solutions.attribution.graph.transcoders import (
 )
 from solutions.attribution.graph.whole import AttributionGraph
 from solutions.data import Text, Tokens
-from solutions.errors import InputError, check_count, unknown_name
+from solutions.errors import InputError, check_count
 from solutions.interventions.facts import Fact, ask
 from solutions.models import as_tokens, next_token_loss, read_hooks
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 #: A control node is drawn among so many whose activations are nearest.
 NEAREST = 8
-
-#: What the graph holds fixed, and where: it can be held in the model, too.
-HOLDABLE = {"scales": ("ln1.hook_scale", "ln2.hook_scale"), "patterns": ("attn.hook_pattern",)}
 
 
 # ---- the whole replacement model
@@ -168,17 +165,12 @@ def logits_without(
 
 @contextmanager
 def held(model: TransformerBridge, ids: Tensor, hold: Sequence[str]) -> Iterator[None]:
-    """While this is open, scales or patterns stay what they were on one row of ids [1, pos], whatever is edited."""
-    for what in hold:
-        if what not in HOLDABLE:
-            raise unknown_name("part to hold:", what, HOLDABLE)
-    parts = [part for what in hold for part in HOLDABLE[what]]
-    names = [f"blocks.{layer}.{part}" for layer in range(model.cfg.n_layers) for part in parts]
-    names += ["ln_final.hook_scale"] if "scales" in hold else []
-    values = read_hooks(model, ids, names) if names else {}
-    hooks = [(name, lambda acts, hook, value=value: value.expand_as(acts)) for name, value in values.items()]
-    with warnings.catch_warnings(), model.hooks(fwd_hooks=hooks):
-        warnings.filterwarnings("ignore", message="(?s).*native-autograd path")  # editing a scale is what we want
+    """While this is open, scales or patterns stay what they were on one row of ids [1, pos], whatever is edited.
+
+    `attribution.frozen` holds the neurons as well, and so makes the model linear; here the MLPs answer to an edit.
+    """
+    names = names_to_hold(model, hold)
+    with holding(model, read_hooks(model, ids, names) if names else {}):
         yield
 
 
