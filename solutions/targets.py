@@ -190,7 +190,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         _embedded("smallworld", 2, 128, "the embedded GPT-2-shaped model and its TopK SAE, 8 latents per dimension"),
         _embedded("smallworld-llama", 2, 128, "the same language learnt by a Llama-shaped model"),
-        _embedded("smallworld-mini", 1, 64, "the same language learnt by a model of half the width and half the layers"),
+        _embedded("smallworld-mini", 1, 64, "the same language learnt by a model half as wide and half as deep"),
         _embedded("smallworld-mini-2", 1, 64, "the mini model trained once more from another seed, as a control"),
         Target(
             name="gpt2-small",

@@ -11,6 +11,7 @@ import labs.checks as checks
 from labs.checks import Exercise, Prediction, Property, Wrong, errors, grade, registry, show
 from labs.checks.compare import agree, difference, form_fault, plain
 from labs.checks.record import DONE, Record
+from labs.checks.toy_model import ToyModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,6 +110,16 @@ def test_an_exception_shows_the_learners_line_and_no_path():
     assert str(ROOT) not in verdict.message and "site-packages" not in verdict.message
 
 
+def test_the_carets_of_a_long_line_stay_under_what_raised():
+    def mine(x):
+        return {"a long name": x + x + x + x, "bad": x.quantile(95), "another long name": x + 1}  # fmt: skip
+
+    line, carets = grade(DOUBLE, mine).lines
+    assert max(len(line), len(carets)) <= errors.WIDTH + 2
+    assert line[carets.index("^") : carets.rindex("^") + 1] == "x.quantile(95)"
+    assert line.count("…") == 2
+
+
 def test_a_missing_kernel_is_a_mistake_and_not_an_empty_stub():
     verdict = grade(DOUBLE, lambda x: (x > 0).long() @ torch.ones(len(x), 2, dtype=torch.bool))
     assert verdict.status == "raised"
@@ -183,6 +194,32 @@ def test_a_value_in_place_of_the_function_is_told_how_to_call():
 )
 def test_common_errors_get_their_own_advice(error, part):
     assert part in errors.advice(error)
+
+
+@pytest.mark.parametrize(
+    ("slip", "part"),
+    [
+        (lambda: torch.rand(3).quantile(95), "0.95"),
+        (lambda: torch.quantile(torch.rand(3), torch.tensor([2.5, 97.5])), "0.95"),
+        (lambda: torch.cat([torch.rand(2), torch.tensor(1.0)]), "`.reshape(1)`"),
+        (lambda: torch.cat([torch.rand(2), 1.0]), "plain float"),
+        (lambda: torch.isin(torch.arange(3), [1]), "(Tensor, list)"),
+        (lambda: torch.randn(2, generator=7), "`torch.Generator().manual_seed(seed)`"),
+        (lambda: torch.tensor(True)[torch.tensor([True])], "fewer axes"),
+        (lambda: torch.tensor(1.0).sum(1), "fewer axes"),
+        (lambda: [1, 2] - [2], "`[x for x in a if x not in b]`"),
+        (
+            lambda: ToyModel(1, 4, 9, seed=0).run_with_hooks(
+                torch.zeros(1, 3, dtype=torch.long), fwd_hooks=[("hook_embed", lambda act, hook: act[0])]
+            ),
+            "`[None]`",
+        ),
+    ],
+)
+def test_the_advice_fits_what_is_really_raised(slip, part):
+    with pytest.raises((RuntimeError, TypeError, IndexError, ValueError)) as raised:
+        slip()
+    assert part in errors.advice(raised.value)
 
 
 def test_messages_lose_their_absolute_paths():

@@ -89,6 +89,8 @@ def describe(value: Any) -> str:
         return "a dict with keys " + (", ".join(map(repr, value)) or "(none)")
     if isinstance(value, torch.dtype):
         return str(value)
+    if type(value).__name__ == "ndarray":
+        return f"a NumPy array of shape {list(value.shape)}"
     if described := getattr(value, "described", None):
         return described
     if isinstance(value, (list, tuple)):
@@ -126,7 +128,7 @@ def form_fault(found: Any, expected: Any, where: str = "the answer") -> str | No
         if len(found) != len(expected):
             if isinstance(found, list) and isinstance(expected, list) and _numbers([*found, *expected]):
                 return None  # which numbers, and so how many, is what was asked: see `difference`
-            return f"expected {where} to have {len(expected)} entries, found {len(found)}"
+            return f"expected {where} to have {len(expected)} entries, found {describe(found)}"
         faults = (
             form_fault(f, e, f"entry {i} of {where}")
             for i, (f, e) in enumerate(zip(found, expected, strict=True))

@@ -17,6 +17,7 @@ from labs.checks.exercise import Exercise
 
 ROOT = Path(__file__).resolve().parents[2]
 UNDONE = re.compile(r"Exercise (\d+\.\d+)")  # make_labs writes this into every stub
+WIDTH = 72  # characters of a quoted line that a card shows without wrapping it
 IN_A_CELL = re.compile(r"ipykernel_\d+|^<ipython-input")  # how IPython names the code of a cell
 
 # (exception types, pattern in its message, what to look at): the first that fits is shown
@@ -42,8 +43,9 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     (
         (RuntimeError,),
         r"does not require grad and does not have a grad_fn",
-        "Nothing that this loss was computed from asks for gradients. `.requires_grad_()` on a tensor makes it ask; "
-        "`.detach()`, `.item()` and `torch.no_grad()` cut it off.",
+        "Nothing that this number was computed from asks for gradients. `.requires_grad_()` on a tensor makes it ask; "
+        "`.detach()`, `.item()` and `torch.no_grad()` cut it off. Where gradients are switched off, compute inside "
+        "`with torch.enable_grad():`.",
     ),
     (
         (RuntimeError,),
@@ -74,6 +76,27 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
         "Whole numbers, half precision or a mixture: `.float()` on both sides settles it.",
     ),
     (
+        (RuntimeError,),
+        r"quantile\(\) q.* in the range \[0, 1\]",
+        "`torch.quantile` counts from 0 to 1: what 95 of 100 stay below is the quantile 0.95.",
+    ),
+    (
+        (RuntimeError,),
+        r"zero-dimensional tensor .* cannot be concatenated",
+        "`torch.cat` joins tensors that have an axis, and a single number has none. `.reshape(1)` gives it one.",
+    ),
+    (
+        (TypeError,),
+        r"expected Tensor as element \d+ in argument \d+, but got (?P<type>\w+)",
+        "One of the pieces is a plain {type}, and no tensor. `torch.tensor([...])` makes one of it.",
+    ),
+    (
+        (ValueError,),
+        r"the hook function at \S+ returned",
+        "A hook function returns the activation in the shape in which it got it, [batch, pos, d]. `[None]` puts a "
+        "lost batch axis back.",
+    ),
+    (
         (ValueError, RuntimeError),
         r"non contiguous tensor|Some tensors share memory",
         "safetensors writes tensors that lie in one piece and are not views of one another. `.contiguous()` makes a "
@@ -84,6 +107,12 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
         r"shape of the mask \[(?P<a>[\d, ]*)\].*shape of the indexed tensor \[(?P<b>[\d, ]*)\]",
         "The mask has shape [{a}], the tensor [{b}]. A mask picks along the leading axes: those must be "
         "equal.",
+    ),
+    (
+        (IndexError,),
+        r"too many indices for tensor|Dimension out of range",
+        "The tensor has fewer axes than this line counts on. Print its `.shape` just before. Without a dimension "
+        "`.any()`, `.mean()` or `.norm()` leave a single number.",
     ),
     (
         (IndexError,),
@@ -132,9 +161,20 @@ ADVICE: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     ),
     (
         (TypeError,),
+        r"unsupported operand type\(s\) for -: 'list' and 'list'",
+        "Lists cannot be subtracted. What is in the one and not in the other: `[x for x in a if x not in b]`.",
+    ),
+    (
+        (TypeError,),
+        r"received an invalid combination of arguments - got \((?P<got>[^)]*)\)",
+        "This function takes other kinds of arguments. It was given ({got}). A list becomes a tensor by "
+        "`torch.tensor(...)`, and a seed becomes a generator by `torch.Generator().manual_seed(seed)`.",
+    ),
+    (
+        (TypeError,),
         r"Object of type \w+ is not JSON serializable",
         "JSON knows text, numbers, `True`, `False`, `None`, lists and dicts, and nothing else. Write it as one of "
-        "those: a dtype as the text `\"float32\"`, for instance.",
+        'those: a dtype as the text `"float32"`, for instance.',
     ),
     (
         (ZeroDivisionError,),
@@ -185,13 +225,24 @@ def quote(frame: traceback.FrameSummary) -> list[str]:
     """The learner's line with its number, and carets under the part that raised."""
     line = linecache.getline(frame.filename, frame.lineno).rstrip("\n") or frame.line or ""
     lead = f"line {frame.lineno}: "
-    quoted = [lead + line.strip()]
     indent = len(line) - len(line.lstrip())
     start, end = frame.colno, frame.end_colno
     partial = start is not None and frame.end_lineno == frame.lineno and (start, end) != (indent, len(line))
-    if partial and line.isascii():  # column numbers count bytes
-        quoted.append(" " * (len(lead) + start - indent) + "^" * (end - start))
-    return quoted
+    if not partial or not line.isascii():  # column numbers count bytes
+        return [lead + line.strip()]
+    shown, start, end = _around(line.strip(), start - indent, end - indent, WIDTH - len(lead))
+    return [lead + shown, " " * (len(lead) + start) + "^" * (end - start)]
+
+
+def _around(line: str, start: int, end: int, width: int) -> tuple[str, int, int]:
+    """As much of a line as fits, and where the part from start to end is in it: a wrapped line loses its carets."""
+    if len(line) <= width:
+        return line, start, end
+    left = max(0, min(start - 12, len(line) - width))
+    right = left + width
+    before, after = "…" if left else "", "…" if right < len(line) else ""
+    shift = len(before) - left
+    return before + line[left:right] + after, start + shift, min(end, right) + shift
 
 
 def advice(error: BaseException) -> str | None:

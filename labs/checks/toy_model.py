@@ -21,6 +21,16 @@ class HookPoint:
         return int(self.name.split(".")[1])
 
 
+def _same_shape(edited: Tensor, value: Tensor, name: str) -> Tensor:
+    """What a hook returned; otherwise a lost axis is noticed far from the hook, or never."""
+    if edited.shape != value.shape:
+        raise ValueError(
+            f"the hook function at {name} returned shape {list(edited.shape)}; the activation there has shape "
+            f"{list(value.shape)}"
+        )
+    return edited
+
+
 class ToyModel:
     """Random weights, `n_layers` blocks of an MLP each, and hooks.
 
@@ -61,7 +71,7 @@ class ToyModel:
             for wanted, function in fwd_hooks:
                 if wanted == name or (callable(wanted) and wanted(name)):
                     edited = function(value, hook=self.hook_dict[name])
-                    value = value if edited is None else edited
+                    value = value if edited is None else _same_shape(edited, value, name)
             return value
 
         resid = at("hook_embed", self.W_E[ids])

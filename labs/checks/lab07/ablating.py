@@ -140,6 +140,39 @@ def _everything(answer, args, output: Tensor) -> bool:
     return bool(((output[:, 1:, None] - whole_rows).abs().amax(-1).amin(-1) < 1e-3).all())
 
 
+def _untouched(answer, args, output: Tensor) -> bool:
+    return agree(output, args["x"]) and not agree(args["x"], ablated(*args.values()))
+
+
+def _always(way: str) -> Callable:
+    """The answer that does the same, whatever `how` says."""
+    return lambda sae, x, latents, how, reference, seed: ablated(sae, x, latents, way, reference, seed)
+
+
+def _deaf_to_how(answer, args, output: Tensor) -> bool:
+    """Whether another way gives the same."""
+    other = answer(*(args | {"how": "mean" if args["how"] != "mean" else "zero"}).values())
+    return agree(other, output) and not agree(output, args["x"])
+
+
+def _shared(dim: int) -> Callable:
+    """Recognise one draw for all tokens along an axis; values that are mostly 0 may agree at a few by chance."""
+
+    def test(args: dict, values: Tensor) -> bool:
+        same = (values - values.narrow(dim, 0, 1)).abs().max() < 1e-4
+        return bool(same) and _from_rows(args, values) and values.abs().max().item() > 1e-3
+
+    return _drawn(test)
+
+
+def _once_a_row(z: Tensor, reference: Tensor, seed: int) -> Tensor:
+    return reference[_rows((len(z), 1), len(reference), seed)].expand_as(z)
+
+
+def _once_a_position(z: Tensor, reference: Tensor, seed: int) -> Tensor:
+    return reference[_rows((1, z.shape[1]), len(reference), seed)].expand_as(z)
+
+
 def _deaf_to_the_seed(answer, args, output: Tensor) -> bool:
     other = answer(*(args | {"seed": args["seed"] + 1}).values())
     return args["how"] == "resample" and agree(other, output) and _from_rows(args, put_in(args, output)[0])
@@ -218,6 +251,33 @@ ABLATED = Exercise(
     cases=9,
     wrong=(
         Wrong(
+            "nothing taken out",
+            lambda sae, x, *rest: x,
+            "With at least one of the three ways yours gives back what it was given. Is there a branch for each, and "
+            "are the names right? And is `new` a copy, `z.clone()`? Without it both change, and the difference is 0.",
+            recognise=_untouched,
+        ),
+        Wrong(
+            "one way for all",
+            _always("zero"),
+            "Yours does the same whatever `how` says. Zero, mean and resample are three questions: make a branch for "
+            "each.",
+            recognise=_deaf_to_how,
+        ),
+        Wrong(
+            "the other way round",
+            _with(put=lambda sae, x, z, new: x - sae.decode(new) + sae.decode(z)),
+            "Your difference has the wrong sign: what was to go is there twice. It is `x + sae.decode(new) - "
+            "sae.decode(z)`.",
+            recognise=_looks_like(put=lambda sae, x, z, new: x - sae.decode(new) + sae.decode(z)),
+        ),
+        Wrong(
+            "one mean for all",
+            _with(mean=lambda z, reference: reference.mean().expand_as(z)),
+            "You put one mean in for all latents. Each has its own, over the tokens: `reference.mean(0)`.",
+            recognise=_looks_like(mean=lambda z, reference: reference.mean().expand_as(z)),
+        ),
+        Wrong(
             "error thrown away",
             _with(put=_bare),
             "You threw the error term away: what you return is the reconstruction with a few latents "
@@ -272,6 +332,20 @@ ABLATED = Exercise(
             "You drew one token of the reference and put it everywhere. A result then hangs on that one "
             "draw. Draw anew for each token: `torch.randint(len(reference), z.shape[:2], generator=...)`.",
             recognise=_drawn(_one_row),
+        ),
+        Wrong(
+            "one draw for each text",
+            _with(resample=_once_a_row),
+            "You drew one token of the reference for each *text*, and put it at all of its positions. Draw anew for "
+            "each token: `torch.randint(len(reference), z.shape[:2], generator=...)`.",
+            recognise=_shared(1),
+        ),
+        Wrong(
+            "one draw for each position",
+            _with(resample=_once_a_position),
+            "You drew once for each position, and all texts share it. Draw anew for each token: "
+            "`torch.randint(len(reference), z.shape[:2], generator=...)`.",
+            recognise=_shared(0),
         ),
         Wrong(
             "each latent by itself",

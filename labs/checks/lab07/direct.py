@@ -73,6 +73,21 @@ def _across_parts(parts, unembed, gain, shift, bias, centred, eps) -> Tensor:
     return torch.cat([(seen * gain) @ unembed, (shift @ unembed + bias)[None]])
 
 
+def _one_mean(parts, unembed, gain, shift, bias, centred, eps) -> Tensor:
+    return _direct(parts - parts.mean() if centred else parts, unembed, gain, shift, bias, False, eps)
+
+
+def _shift_in_every_part(*args) -> Tensor:
+    parts, unembed, _, shift, bias, _, _ = args
+    return torch.cat([_direct(*args)[:-1] + shift @ unembed, torch.tensor([bias])])
+
+
+def _length_of_entries(parts, unembed, gain, shift, bias, centred, eps) -> Tensor:
+    seen = parts - parts.mean(-1, keepdim=True) if centred else parts
+    written = (seen / (seen.pow(2).mean() + eps).sqrt() * gain) @ unembed
+    return torch.cat([written, (shift @ unembed + bias)[None]])
+
+
 def _forced(parts, unembed, gain, shift, bias, centred, eps) -> Tensor:
     """Contributions without the normalisation, scaled until the sum comes out."""
     raw = torch.cat([(parts * gain) @ unembed, (shift @ unembed + bias)[None]])
@@ -166,6 +181,22 @@ DIRECT = Exercise(
             "square, inside the root.",
         ),
         Wrong(
+            "root forgotten",
+            _with(length=lambda stream, eps: stream.pow(2).mean(-1, keepdim=True) + eps),
+            "You divided by the mean square. Take its root: `(mean(x²) + eps).sqrt()`.",
+        ),
+        Wrong(
+            "length of the entries",
+            _length_of_entries,
+            "You took the mean square over the entries of all *parts*. The model squares the stream, which is their "
+            "sum: parts that point against each other make a short stream. Sum first, `parts.sum(0)`, then square.",
+        ),
+        Wrong(
+            "centred where it is not",
+            _replacing(centred=lambda given: not given["centred"]),
+            "You have `centred` the wrong way round: where it is true (a LayerNorm) the mean is taken off.",
+        ),
+        Wrong(
             "never centred",
             _replacing(centred=lambda given: False),
             "You never take off the mean. Where `centred` is true the normalisation is a LayerNorm: it subtracts "
@@ -184,6 +215,12 @@ DIRECT = Exercise(
             "the sum of the means: each part loses its own.",
         ),
         Wrong(
+            "one mean for all",
+            _one_mean,
+            "You took one mean over *all* parts off every part. Each part loses its own mean over the dimensions: "
+            "`parts.mean(-1, keepdim=True)`.",
+        ),
+        Wrong(
             "centred across the parts",
             _across_parts,
             "You took the mean over the *parts*, so they now add up to nothing. LayerNorm takes the mean over the "
@@ -194,6 +231,17 @@ DIRECT = Exercise(
             _replacing(gain=lambda given: torch.ones_like(given["gain"])),
             "You left out `gain`. After the division, every dimension is multiplied by its own weight, before the "
             "unembedding reads it.",
+        ),
+        Wrong(
+            "biases first",
+            lambda *args: _direct(*args).roll(1),
+            "The numbers are right, their order is not: you put the biases first. They are the *last* entry.",
+        ),
+        Wrong(
+            "shift in every part",
+            _shift_in_every_part,
+            "You added `shift` to every part, so that it is there as often as there are parts. The normalisation adds "
+            "it once: it belongs to the last entry.",
         ),
         Wrong(
             "biases left out",

@@ -86,6 +86,40 @@ def _shifted(text, length, plain, steered) -> Tensor:
     return -plain.log_softmax(-1).gather(-1, text[..., None])[:, length:, 0].mean()
 
 
+def _whole_text(text, length, wanted, steered) -> Tensor:
+    return torch.isin(text, torch.tensor(wanted)).float().mean()
+
+
+def _one_more(model, hook, ids, vector, wanted, strengths, n_new) -> dict[str, Tensor]:
+    return _doses(model, hook, ids, vector, wanted, strengths, n_new + 1)
+
+
+def _going_on(model, hook, ids, vector, wanted, strengths, n_new) -> dict[str, Tensor]:
+    """Each strength goes on where the one before it has stopped."""
+    found, text = [], ids
+    for strength in strengths:
+        for _ in range(n_new):
+            logits = _run(model, hook, text, strength * vector, _push, 0)
+            text = torch.cat([text, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+        n = ids.shape[1]
+        found.append((_effect(text, n, wanted, text), _damage(text, n, model.run_with_hooks(text), text)))
+    effects, damages = zip(*found, strict=True)
+    return {"effect": torch.stack(effects), "damage": torch.stack(damages)}
+
+
+def _drawn(model, hook, ids, vector, wanted, strengths, n_new) -> dict[str, Tensor]:
+    text = ids
+    for _ in range(n_new):
+        chances = _run(model, hook, text, vector, _push, 0)[:, -1].softmax(-1)
+        text = torch.cat([text, torch.multinomial(chances, 1, generator=_FRESH)], dim=1)
+    effect = _effect(text, ids.shape[1], wanted, text)
+    damage = _damage(text, ids.shape[1], model.run_with_hooks(text), text)
+    return {"effect": effect.repeat(len(strengths)), "damage": damage.repeat(len(strengths))}
+
+
+_FRESH = torch.Generator().manual_seed(0)  # never the same twice, and not PyTorch's own
+
+
 def _chance(text, length, wanted, steered) -> Tensor:
     return steered.softmax(-1)[:, length - 1 : -1][..., wanted].sum(-1).mean()
 
@@ -165,6 +199,69 @@ DOSES = Exercise(
             ),
             "You count the texts in which a wanted token comes up at all. One in each text scores 1 then. Count "
             "tokens: the share of all that were written.",
+        ),
+        Wrong(
+            "the whole text counted",
+            _with(effect=_whole_text),
+            "You count over the whole text, prompt and BOS included. The steered model has not written those. Look at "
+            "`text[:, n:]` only, where n is the prompt's length.",
+        ),
+        Wrong(
+            "a number of tokens",
+            _with(
+                effect=lambda text, length, wanted, steered: (
+                    torch.isin(text[:, length:], torch.tensor(wanted)).float().sum()
+                )
+            ),
+            "Your effect is how *many* tokens are wanted ones. Asked for is their share of all written tokens: the "
+            "mean, from 0 to 1.",
+        ),
+        Wrong(
+            "the sign of the loss",
+            _with(damage=lambda *given: -_damage(*given)),
+            "Your damage is negative: it is the mean log-probability. A loss is minus that, and the larger it is the "
+            "worse.",
+        ),
+        Wrong(
+            "no logarithm",
+            _with(
+                damage=lambda text, length, plain, steered: (
+                    -plain[:, :-1].softmax(-1).gather(-1, text[:, 1:, None])[:, length - 1 :].mean()
+                )
+            ),
+            "Your damage is made of probabilities. A loss in nats is minus their *logarithm*: `.log_softmax(-1)`.",
+        ),
+        Wrong(
+            "raw logits",
+            _with(
+                damage=lambda text, length, plain, steered: (
+                    -plain[:, :-1].gather(-1, text[:, 1:, None])[:, length - 1 :].mean()
+                )
+            ),
+            "Your damage is made of raw logits. They say nothing until they are compared with those of all other "
+            "tokens: `.log_softmax(-1)` first.",
+        ),
+        Wrong(
+            "one token too many",
+            _one_more,
+            "You let the model write one token more than `n_new`. Does your loop begin anew after the last one, or "
+            "end with `n_new + 1`?",
+        ),
+        Wrong(
+            "the text goes on",
+            _going_on,
+            "Each strength goes on with the text of the one before it. Begin with the prompts again for each: "
+            "`text = ids` belongs *inside* the loop over the strengths.",
+        ),
+        Wrong(
+            "drawn at random",
+            _drawn,
+            "Run twice, yours writes two texts: the next token is drawn. Take the likeliest one, "
+            "`.argmax(-1, keepdim=True)`, so that the strength is all that differs.",
+            recognise=lambda answer, args, output: any(
+                not torch.allclose(found, output[name], atol=1e-4)
+                for name, found in answer(*args.values()).items()
+            ),
         ),
         Wrong(
             "BOS pushed, too",

@@ -16,10 +16,14 @@ class SetLatent:
 
     described = "an edit"
 
-    def __init__(self, latent: int, value: float, in_place: bool):
-        self.latent, self.value, self.in_place = latent, value, in_place
+    def __init__(self, latent: int, value: float, in_place: bool, d_sae: int):
+        self.latent, self.value, self.in_place, self.d_sae = latent, value, in_place, d_sae
 
     def __call__(self, latents: Tensor) -> Tensor:
+        if latents.shape[-1] != self.d_sae:
+            raise ValueError(
+                f"`edit` takes latents, [..., {self.d_sae}], and was given {list(latents.shape)}"
+            )
         edited = latents if self.in_place else latents.clone()
         edited[..., self.latent] = self.value
         return edited
@@ -38,7 +42,9 @@ def draw_edit(generator) -> dict:
         "sae": SmallSAE(d_model, d_sae, generator),
         "hook": f"blocks.{whole(generator, 0, n_layers - 1)}.hook_resid_pre",
         "ids": ids,
-        "edit": SetLatent(whole(generator, 0, d_sae - 1), float(whole(generator, 3, 5)), case % 2 == 1),
+        "edit": SetLatent(
+            whole(generator, 0, d_sae - 1), float(whole(generator, 3, 5)), case % 2 == 1, d_sae
+        ),
         "positions": (None, None, [2], [last, 1], None, [1, 3, last])[case % 6],
     }
 
@@ -77,6 +83,10 @@ def _in_place(sae, act: Tensor, edit: Callable) -> Tensor:
     before = sae.encode(act)
     after = edit(before)
     return act + sae.decode(after) - sae.decode(before)
+
+
+def _turned_round(sae, act: Tensor, edit: Callable) -> Tensor:
+    return 2 * act - _kept(sae, act, edit)
 
 
 def _reconstruction_everywhere(model, sae, hook, ids, edit, positions) -> Tensor:
@@ -154,6 +164,33 @@ RUN_EDITED = Exercise(
             "only the last position",
             _with(where=lambda act, positions: [act.shape[1] - 1] if positions is None else positions),
             "With `positions=None` you edit the last token only. It means every token but BOS.",
+        ),
+        Wrong(
+            "the other way round",
+            _with(edited=_turned_round),
+            "Your difference has the wrong sign: you subtract what the edit adds. It is what the latents say *after* "
+            "the edit, minus what they said before: `decode(edited) - decode(latents)`.",
+        ),
+        Wrong(
+            "the difference alone",
+            _with(edited=lambda sae, act, edit: _kept(sae, act, edit) - act),
+            "You put the difference in place of the activation. It is to be *added* to it: `act + decode(edited) - "
+            "decode(latents)`.",
+        ),
+        Wrong(
+            "the last position left out",
+            _with(
+                where=lambda act, positions: (
+                    list(range(1, act.shape[1] - 1)) if positions is None else positions
+                )
+            ),
+            "With `positions=None` you leave out the last token, too. `range(1, n)` ends *before* n: with "
+            "`n = act.shape[1]` it is already every position but BOS.",
+        ),
+        Wrong(
+            "positions counted without BOS",
+            _with(where=lambda act, positions: _everywhere(act, positions and [p - 1 for p in positions])),
+            "You edit one position too early. `positions` counts BOS: position 0 is BOS, and 1 the first word.",
         ),
         Wrong(
             "nothing happens",

@@ -66,6 +66,10 @@ def _luck(says, passages, active, words, i: int, j: int) -> tuple[Tensor, Tensor
     return says(words[i], passages[i]), active[j]
 
 
+def _lent(says, passages, active, words, i: int, j: int) -> tuple[Tensor, Tensor]:
+    return says(words[i], passages[j]), active[j]
+
+
 def _moved_along(says, passages, active, words, i: int, j: int) -> tuple[Tensor, Tensor]:
     return says(words[j], passages[j]), active[j]
 
@@ -102,6 +106,17 @@ def _hits(says: Tensor, active: Tensor) -> Tensor:
     return says[active].float().mean()
 
 
+def _spread(own: Tensor, other: Tensor) -> Tensor:
+    """The mean gain, and how sure a formula is of it: quantiles of these are the ends of the interval."""
+    gains = own - other
+    return gains.mean() + 1.96 * gains.std() / len(gains) ** 0.5 * torch.tensor([-1.0, 1.0])
+
+
+def _standard_error(*args) -> dict:
+    low, high = _spread(*(detection(*args)[name] for name in ("own", "shuffled")))
+    return detection(*args) | {"low": low, "high": high}
+
+
 def _vague(answer, args, output) -> str | None:
     """An explanation that always says yes is worth exactly a half, and no more than any other."""
     everything = [sorted(set(args["passages"].flatten().tolist()))] * len(args["words"])
@@ -109,7 +124,7 @@ def _vague(answer, args, output) -> str | None:
     if agree(found["own"], torch.full((len(everything),), 0.5)) and abs(float(found["gain"])) < 1e-5:
         return None
     own, gain = float(found["own"][0]), float(found["gain"])
-    return f"Yours gives it {own:.3g} for the first latent, and a gain of {gain:.3g}."
+    return f"Yours gives it {own:.3g} for the first latent, and a gain of {gain:.2f}."
 
 
 DETECTION = Exercise(
@@ -130,6 +145,22 @@ DETECTION = Exercise(
             _with(score=_hits),
             "You counted hits only. An explanation that says yes to every passage finds them all. The "
             "passages on which it should be silent count as much.",
+        ),
+        Wrong(
+            "two shares added up",
+            _with(score=lambda says, active: 2 * _balanced(says, active)),
+            "You added the two shares, and took no mean of them: your scores go up to 2. Divide by 2.",
+        ),
+        Wrong(
+            "a product",
+            _with(score=lambda says, active: _hits(says, active) * _hits(~says, ~active)),
+            "You multiplied the two shares. Asked for is their mean.",
+        ),
+        Wrong(
+            "yes on both sides",
+            _with(score=lambda says, active: (_hits(says, active) + _hits(says, ~active)) / 2),
+            "Your second share counts yes once more. Where the latent is *not* active, no is right: "
+            "`(~says[~active]).float().mean()`.",
         ),
         Wrong(
             "all of the words",
@@ -157,6 +188,20 @@ DETECTION = Exercise(
             "control keeps passages and answers, and judges them by what was said of another latent.",
         ),
         Wrong(
+            "the explanation stays",
+            _with(control=_lent),
+            "You left the explanation where it is, and gave it the passages of another latent. The other way round: "
+            "passages and answers stay with latent i, and the explanation is that of latent `shuffles[row, i]`.",
+        ),
+        Wrong(
+            "shuffled minus own",
+            _with(
+                gain=lambda own, other: (other - own).mean(),
+                means=lambda own, other, draws: (other - own)[draws].mean(1),
+            ),
+            "Your gain has the wrong sign: it is own minus shuffled.",
+        ),
+        Wrong(
             "one shuffle",
             _with(mean=lambda x: x[0]),
             "You used one shuffle. By chance that may pair latents that are alike. Average over all rows of "
@@ -177,6 +222,18 @@ DETECTION = Exercise(
             _with(means=lambda own, other, draws: own - other),
             "Your interval is that of single latents: how much they differ. Asked for is how sure the "
             "*mean* is: a mean for each row of `draws`, then the quantiles of these means.",
+        ),
+        Wrong(
+            "means over the draws",
+            _with(means=lambda own, other, draws: (own - other)[draws].mean(0)),
+            "You took the mean over the rows of `draws`. Each row is one draw of latents: take the mean *within* it, "
+            "`.mean(1)`.",
+        ),
+        Wrong(
+            "standard error",
+            _standard_error,
+            "Your interval is 1.96 standard errors around the mean. That is a fair formula for many latents. Asked for "
+            "is the interval by drawing: the mean of each row of `draws`, and the quantiles of these means.",
         ),
         Wrong(
             "interval of all that was drawn",
@@ -203,7 +260,9 @@ DETECTION = Exercise(
             "0.025 and 0.975.",
         ),
     ),
-    properties=(Property("An explanation that always says yes must be worth nothing.", _vague),),
+    properties=(
+        Property("An explanation that always says yes must score one half, and gain nothing.", _vague),
+    ),
     look_at="`torch.isin(passages[i], torch.tensor(words[i])).any(-1)` is what the explanation of latent i "
     "says of its own passages.",
     saw="a score with its rival beside it, and how far other latents could move it. Without the two it is "

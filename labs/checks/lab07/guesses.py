@@ -9,7 +9,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from labs.checks.compare import agree, plain
+from labs.checks.compare import agree, describe, plain
 from labs.checks.exercise import Exercise, Property, Wrong, normal, whole
 from labs.checks.lab02.random_state import moves_global_state
 
@@ -27,8 +27,18 @@ class Judged:
     described = "a dict of four numbers, with keys 'n', 'rank', 'chance', 'missed'"
 
 
+@dataclass
+class Unfit:
+    """An answer with the right keys and something else than a number in one of them."""
+
+    described: str
+
+
 def draw_guess(generator) -> dict:
-    """True effects, 0 where a latent is silent; a guess that is good for most, blind to a few large ones, with ties."""
+    """True effects, 0 where a latent is silent; a guess that is good for most, blind to a few large ones, with ties.
+
+    Every third guess says the opposite.
+    """
     pos, d_sae = whole(generator, 4, 7), whole(generator, 20, 40)
     silent = torch.rand(pos, d_sae, generator=generator) < 0.5
     size = normal(generator, pos, d_sae)
@@ -36,6 +46,7 @@ def draw_guess(generator) -> dict:
     guess = 0.6 * effects + 0.3 * normal(generator, pos, d_sae)
     flat = torch.rand(pos, d_sae, generator=generator) < 0.25  # saturated: the slope is 0
     guess = torch.where(flat | silent, 0.0, guess.clamp(max=1.2))
+    guess = -guess if generator.initial_seed() % 3 == 2 else guess
     large = effects.max().item() / 3
     return {"effects": effects, "guess": guess, "large": large, "seed": whole(generator, 0, 99)}
 
@@ -43,12 +54,11 @@ def draw_guess(generator) -> dict:
 def try_it(answer: Callable, args: dict):
     """The answer, and its chance level with other seeds."""
     values = plain(answer(*args.values()))
-    if (
-        not isinstance(values, dict)
-        or set(values) != set(KEYS)
-        or not all(isinstance(value, int | float) for value in values.values())
-    ):
+    if not isinstance(values, dict) or set(values) != set(KEYS):
         return None if isinstance(values, Judged) else values
+    for key, value in values.items():
+        if not isinstance(value, int | float):
+            return Unfit(f"{describe(value)} in entry {key!r}")
     others = [answer(*(args | {"seed": args["seed"] + more}).values())["chance"] for more in range(1, 5)]
     return Judged(values, [values["chance"], *plain(others)])
 
@@ -134,6 +144,8 @@ def _about_chance(test: Callable[[float, float], bool]) -> Callable:
     """Recognise something about the chance levels: `test(mean, variation)`, in units of the spread of shuffles."""
 
     def found(answer, args, output: Judged) -> bool:
+        if not _right_places(args, output):
+            return False  # other places have another spread
         levels = torch.tensor(output.levels) / _spread(args)
         return test(levels.mean().item(), levels.std().item())
 
@@ -151,6 +163,30 @@ def _off(key: str, **changes) -> Callable:
     def found(answer, args, output: Judged) -> bool:
         value, right = _one(args, key, **changes), _one(args, key)
         return agree(output.values[key], value) and not agree(value, right)
+
+    return found
+
+
+def _right_places(args: dict, output: Judged) -> bool:
+    """Whether the answer looks at the places that it should, and ranks them rightly."""
+    return all(agree(output.values[key], _one(args, key)) for key in ("n", "rank"))
+
+
+def _missing(**changes) -> Callable:
+    """Recognise a mistake in `missed`, a share of few: one input is met by accident, all of them are not."""
+
+    def found(answer, args, output: Judged) -> bool:
+        if args["seed"] != GUESSES.inputs(0)["seed"]:
+            return False  # once is enough
+        told_apart = False
+        for case in range(GUESSES.cases):
+            inputs = GUESSES.inputs(case)
+            said = output.values if case == 0 else plain(answer(*inputs.values()))
+            mistaken = _one(inputs, "missed", **changes)
+            if not agree(said["missed"], mistaken):
+                return False
+            told_apart |= not agree(mistaken, _one(inputs, "missed"))
+        return told_apart
 
     return found
 
@@ -191,9 +227,16 @@ BY_SIZE = {
 COUNTED = {"missed": lambda true, said, large: float((said < true / 4)[true > large].sum())}
 OF_ALL = {"missed": lambda true, said, large: ((said < true / 4) & (true > large)).float().mean().item()}
 EVERYWHERE = {"active": lambda effects, guess: torch.ones_like(effects, dtype=torch.bool)}
+GAINS = {"active": lambda effects, guess: effects > 0}
+TURNED = {"missed": lambda true, said, large: (said > true / 4)[true > large].float().mean().item()}
+NO_QUARTER = {"missed": lambda true, said, large: (said < true)[true > large].float().mean().item()}
+FIXED = {"missed": lambda true, said, large: (said < large / 4)[true > large].float().mean().item()}
+BY_GUESS = {"missed": lambda true, said, large: (said < true / 4)[said > large].float().mean().item()}
 BOTH_THERE = {"active": lambda effects, guess: (effects != 0) & (guess != 0)}
 PEARSON = {"ranks": lambda x: x}
 UNTIED = {"ranks": _untied}
+ANY_ORDER = {"ranks": lambda x: x.argsort().argsort().double()}  # ties as the sorting left them
+ORDER = {"ranks": lambda x: x.argsort().double()}
 
 GUESSES = Exercise(
     number="7.11",
@@ -219,6 +262,20 @@ GUESSES = Exercise(
             recognise=_off("n", **BOTH_THERE),
         ),
         Wrong(
+            "gains only",
+            _with(**GAINS),
+            "You kept the places with a *positive* effect. Where the metric rises without a latent something was "
+            "ablated, too: keep all places where `effects` is not 0.",
+            recognise=_off("n", **GAINS),
+        ),
+        Wrong(
+            "order, not ranks",
+            _with(**ORDER),
+            "`argsort` does not give ranks: it says which value comes first, which second, and so on. A rank is how "
+            "many values lie below: count them, or take `scipy.stats.rankdata`.",
+            recognise=_off("rank", **ORDER),
+        ),
+        Wrong(
             "plain correlation",
             _with(**PEARSON),
             "This is the plain (Pearson) correlation. Two or three very large effects decide it. Put ranks in place "
@@ -230,7 +287,7 @@ GUESSES = Exercise(
             _with(**UNTIED),
             "Equal guesses got different ranks: whoever comes first in the tensor is ranked lower. Many guesses are "
             "exactly 0. Equal values share the mean of their ranks, as in `scipy.stats.rankdata`.",
-            recognise=_off("rank", **UNTIED),
+            recognise=lambda *given: _off("rank", **UNTIED)(*given) or _off("rank", **ANY_ORDER)(*given),
         ),
         Wrong(
             "sizes",
@@ -244,7 +301,9 @@ GUESSES = Exercise(
             _with(chance=lambda true, said, seed, ranks: _correlation(true, said, ranks)),
             "Your control is the guess itself: it has the same correlation. If you shuffled both in the same order, "
             "they still belong together. Shuffle one of the two.",
-            recognise=lambda answer, args, output: agree(output.values["chance"], output.values["rank"]),
+            recognise=lambda answer, args, output: (
+                _right_places(args, output) and agree(output.values["chance"], output.values["rank"])
+            ),
         ),
         Wrong(
             "the global seed",
@@ -271,8 +330,9 @@ GUESSES = Exercise(
         Wrong(
             "one shuffle",
             _with(chance=_one_shuffle),
-            "Your chance level jumps about from seed to seed: it is that of one shuffle, or of a few. Shuffle 100 "
-            "times, and take what 95 of 100 shuffles stay below.",
+            "Your chance level jumps about from seed to seed: it is that of one shuffle, or of a few. (Or the "
+            "generator is made anew in the loop, and all shuffles are the same.) Shuffle 100 times, and take what 95 "
+            "of 100 shuffles stay below.",
             recognise=_about_chance(lambda level, varies: varies > 0.55),
         ),
         Wrong(
@@ -294,31 +354,59 @@ GUESSES = Exercise(
             recognise=_about_chance(lambda level, varies: level < -1.0),
         ),
         Wrong(
+            "those that were found",
+            _with(**TURNED),
+            "`missed` is turned round: yours is the share of the large effects that the guess did *see*. Missed is "
+            "where `guess < effects / 4`.",
+            recognise=_missing(**TURNED),
+        ),
+        Wrong(
+            "no quarter",
+            _with(**NO_QUARTER),
+            "You call an effect missed if the guess is smaller at all. A guess of half the effect has seen it. Missed "
+            "is less than a *quarter*.",
+            recognise=_missing(**NO_QUARTER),
+        ),
+        Wrong(
+            "a fixed quarter",
+            _with(**FIXED),
+            "You compare every guess with a quarter of `large`. Each is held against its *own* effect: "
+            "`guess < effects / 4`.",
+            recognise=_missing(**FIXED),
+        ),
+        Wrong(
+            "large by the guess",
+            _with(**BY_GUESS),
+            "You look where the *guess* is large. What it overlooks is then never asked for. Look where the effect is: "
+            "`effects > large`.",
+            recognise=_missing(**BY_GUESS),
+        ),
+        Wrong(
             "missed among all",
             _with(**BELOW),
             "`missed` is taken over all effects in yours. The small ones do not matter. Of those above `large`, which "
             "share has a guess of less than a quarter?",
-            recognise=_off("missed", **BELOW),
+            recognise=_missing(**BELOW),
         ),
         Wrong(
             "missed by size",
             _with(**BY_SIZE),
             "`missed` goes by size in yours. A guess with the wrong sign has missed, however large it is; and a large "
             "*negative* effect is no loss. Compare `guess < effects / 4` where `effects > large`.",
-            recognise=_off("missed", **BY_SIZE),
+            recognise=_missing(**BY_SIZE),
         ),
         Wrong(
             "missed, counted",
             _with(**COUNTED),
             "`missed` is a count in yours. Asked for is the share of the large effects, from 0 to 1.",
-            recognise=_off("missed", **COUNTED),
+            recognise=_missing(**COUNTED),
         ),
         Wrong(
             "missed, of all",
             _with(**OF_ALL),
             "You divide the number of missed effects by that of *all* effects. Divide by the number of large ones: "
             "index by `effects > large` first, and then take the mean.",
-            recognise=_off("missed", **OF_ALL),
+            recognise=_missing(**OF_ALL),
         ),
     ),
     properties=(

@@ -26,7 +26,10 @@ def draw_layers(generator) -> dict:
     a[:, 3] = 2 * (b[:, 2].amax() - b[:, 2])  # active where another is not
     a[:, 4] = 0.0
     b[:, n_b - 1] = 0.0
-    return {"a": a[:, torch.randperm(n_a, generator=generator)], "b": b, "document": document}
+    order = torch.randperm(n_a, generator=generator)
+    if generator.initial_seed() % 4 == 1:  # the dead ones come first, as a tie-break would have them
+        order, b = torch.tensor([4, *(j for j in order.tolist() if j != 4)]), b.roll(1, 1)
+    return {"a": a[:, order], "b": b, "document": document}
 
 
 def partners(a: Tensor, b: Tensor, document: Tensor) -> dict[str, Tensor]:
@@ -61,12 +64,34 @@ def _best(alike: Tensor, partner: Tensor) -> Tensor:
     return alike.amax(1)
 
 
-def _partners(a, b, document, like=correlations, move=elsewhere, chance=_best, mutual=True) -> dict:
+def _with_deviation(n_less: int, times: float = 1.0) -> Callable:
+    """Correlations whose deviations are divided by n - n_less, times a number."""
+
+    def like(a: Tensor, b: Tensor) -> Tensor:
+        return correlations(a, b) * (1 - n_less / len(a)) * (times or len(a))
+
+    return like
+
+
+def _across(dim: int | None) -> Callable:
+    """Correlations of latents that were centred over another axis, or by one mean."""
+
+    def standard(x: Tensor) -> Tensor:
+        x = x - (x.mean() if dim is None else x.mean(dim, keepdim=True))
+        deviation = x.square().mean(0).sqrt()
+        return x / torch.where(deviation > 0, deviation, torch.inf)
+
+    return lambda a, b: standard(a).T @ standard(b) / len(a)
+
+
+def _partners(
+    a, b, document, like=correlations, move=elsewhere, chance=_best, mutual=True, above=True
+) -> dict:
     """The right answer, with a part done differently."""
     alike = like(a, b)
     best, partner = alike.max(1)
     back = alike.argmax(0)
-    agreed = ((back[partner] == torch.arange(len(partner))) | (not mutual)) & (best > 0)
+    agreed = ((back[partner] == torch.arange(len(partner))) | (not mutual)) & ((best > 0) | (not above))
     return {
         "partner": torch.where(agreed, partner, -1),
         "correlation": best,
@@ -133,6 +158,12 @@ PARTNERS = Exercise(
             "continuation of it: leave the sign.",
         ),
         Wrong(
+            "at no correlation",
+            _with(above=False),
+            "You pair latents that do not correlate at all: a dead one with a dead one. Of many that are equally bad "
+            "somebody is always the best. A pair has to be each other's best *and* correlate above 0.",
+        ),
+        Wrong(
             "the nearest, and no more",
             _with(mutual=False),
             "You gave a partner to a latent that is not its partner's best. Several latents may want the "
@@ -141,10 +172,33 @@ PARTNERS = Exercise(
             recognise=_not_mutual,
         ),
         Wrong(
+            "n - 1",
+            _with(like=_with_deviation(1)),
+            "Your correlations are a little too small: `.std()` divides by n - 1, and your product by n. Take the same "
+            "on both sides, for instance `.square().mean(0).sqrt()` as the deviation.",
+        ),
+        Wrong(
+            "not divided by n",
+            _with(like=_with_deviation(0, 0.0)),
+            "Your correlations are larger than 1: you added up over the tokens. Divide the product by their number.",
+        ),
+        Wrong(
+            "centred over the latents",
+            _with(like=_across(1)),
+            "You subtracted the mean over the *latents* of a token. Each latent loses its own mean over the tokens: "
+            "`x - x.mean(0)`.",
+        ),
+        Wrong(
+            "one mean for all",
+            _with(like=_across(None)),
+            "You subtracted one mean from everything. Each latent has its own, over the tokens: `x - x.mean(0)`.",
+        ),
+        Wrong(
             "control not moved",
             _with(move=lambda b, document: b),
-            "Your `chance` is the same as your `correlation`: both layers still read the same tokens (or "
-            "you moved both alike). Move b only.",
+            "Your `chance` is the same as your `correlation`: both layers still read the same tokens. (Or "
+            "you moved both alike; or moved b along its latents, and the tokens are axis 0.) Move the tokens "
+            "of b, and of b only.",
         ),
         Wrong(
             "chosen beforehand",
@@ -170,6 +224,18 @@ PARTNERS = Exercise(
             "You moved b by half of the tokens, right through a document. Beginnings then meet middles, "
             "and what latents have in common with any text is lost. Begin with the first token of the "
             "document in the middle.",
+        ),
+        Wrong(
+            "the document's number",
+            _with(move=lambda b, document: b.roll(-int(document[len(document) // 2]), 0)),
+            "You moved b by the *number* of the document in the middle. What is needed is the place of its first "
+            "token: `(document == document[n // 2]).nonzero()[0].item()`.",
+        ),
+        Wrong(
+            "rolled through",
+            _with(move=lambda b, document: b.roll(-_start(document))),
+            "Without a dimension `roll` moves single numbers from row to row, so latents change places, too. Move "
+            "whole tokens: `b.roll(-start, 0)`.",
         ),
         Wrong(
             "the other direction",
@@ -245,12 +311,12 @@ def _every_layer(share: Tensor, living: Tensor, least: float) -> Tensor:
 def _lives(
     W_dec, widths, scales, latents, least,
     cut=_cut, unit=torch.mul, size=lambda part: part.norm(dim=1), per=lambda x: x.sum(1, keepdim=True),
-    dead=0.0, count=_every_layer,
+    dead=0.0, count=_every_layer, alive=lambda latents: (latents > 0).any(0),
 ) -> dict:  # fmt: skip
     """The right answer, with a part done differently."""
     parts = [unit(part, scale) for part, scale in zip(cut(W_dec, widths), scales, strict=True)]
     sizes = torch.stack([size(part) for part in parts], dim=1)
-    share, living = sizes / per(sizes), (latents > 0).any(0)
+    share, living = sizes / per(sizes), alive(latents)
     return {
         "share": torch.where(living[:, None], share, share * dead),
         "shared": count(share, living, least),
@@ -280,7 +346,7 @@ LIVES = Exercise(
             "in the model's units",
             _differently(unit=lambda part, scale: part),
             "You measured the directions in the units of the model. The later layer's activations are "
-            "longer, so nearly every latent seems to live there. Multiply each layer's part by its scale "
+            "longer, so nearly every latent seems to live there. Multiply each layer's part by its *own* scale "
             "first.",
         ),
         Wrong(
@@ -343,6 +409,23 @@ LIVES = Exercise(
             _differently(count=lambda share, living, least: (share[living].amax(1) >= least).float().mean()),
             "You ask for *one* layer with at least `least`, and there is always one. Shared is what has so "
             "much in every layer: look at the smallest share.",
+        ),
+        Wrong(
+            "active everywhere",
+            _differently(alive=lambda latents: (latents > 0).all(0)),
+            "You ask for latents that are active on *every* token, and there are none. Alive is what is active on any: "
+            "`(latents > 0).any(0)`.",
+        ),
+        Wrong(
+            "entries counted",
+            _differently(count=lambda share, living, least: (share[living] >= least).float().mean()),
+            "You counted entries, latent by layer. Count latents: one is shared if *all* of its layers have at least "
+            "`least`.",
+        ),
+        Wrong(
+            "those that are not",
+            _differently(count=lambda share, living, least: 1 - _every_layer(share, living, least)),
+            "Yours is the share that is *not* shared. Those with at least `least` in every layer are asked for.",
         ),
         Wrong(
             "a number of latents",

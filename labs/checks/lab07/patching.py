@@ -61,8 +61,12 @@ def _restored(
     share=_share,
     give=True,
     take=True,
+    beside=0,
 ) -> Tensor:
-    """The right answer, with a part done differently. give, take: from and into which run (True: as asked)."""
+    """The right answer, with a part done differently.
+
+    give, take: from and into which run (True: as asked). beside: from how many positions further on.
+    """
     giver, receiver = (clean if give else corrupt), (corrupt if take else clean)
     kept = model.run_with_cache(giver, names_filter=hook)[1][hook]
     runs = [model.run_with_hooks(ids) for ids in (corrupt, clean)]
@@ -72,7 +76,7 @@ def _restored(
 
         def patch(acts, hook, at=at):
             acts = acts.clone()
-            acts[:, at] = kept[:, at]
+            acts[:, at] = kept.roll(-beside, 1)[:, at]
             return acts
 
         logits = model.run_with_hooks(receiver, fwd_hooks=[(hook, patch)])
@@ -93,6 +97,19 @@ def _probability(logits: Tensor, answer: int, foil: int, i: int) -> Tensor:
     return logits[0, -1].softmax(-1)[answer]
 
 
+def _probabilities(logits: Tensor, answer: int, foil: int, i: int) -> Tensor:
+    chances = logits[0, -1].softmax(-1)
+    return chances[answer] - chances[foil]
+
+
+def _log_probability(logits: Tensor, answer: int, foil: int, i: int) -> Tensor:
+    return logits[0, -1].log_softmax(-1)[answer]
+
+
+def _first(logits: Tensor, answer: int, foil: int, i: int) -> Tensor:
+    return logits[0, 0, answer] - logits[0, 0, foil]
+
+
 def _here(logits: Tensor, answer: int, foil: int, i: int) -> Tensor:
     return logits[0, i, answer] - logits[0, i, foil]
 
@@ -111,8 +128,8 @@ RESTORED = Exercise(
         Wrong(
             "from itself",
             _with(give=False),
-            "You copy from the corrupt run into the corrupt run: all your shares are 0. The activation has "
-            "to come from the run on `clean`.",
+            "All your shares are 0: nothing of the clean run gets into the corrupt one. Does your hook function "
+            "*return* what it has changed? And does the activation come from the run on `clean`?",
         ),
         Wrong(
             "clean into clean",
@@ -169,6 +186,43 @@ RESTORED = Exercise(
             "You watch the answer's probability. It hardly moves until the answer is nearly restored, and "
             "then jumps, so that partial patches seem to do nothing. Watch the difference of the two "
             "*logits*.",
+        ),
+        Wrong(
+            "probabilities",
+            _with(measure=_probabilities),
+            "You watch a difference of *probabilities*. It hardly moves until the answer is nearly restored, and then "
+            "jumps. Watch the difference of the two *logits*, without a softmax.",
+        ),
+        Wrong(
+            "log-probability",
+            _with(measure=_log_probability),
+            "You watch the answer's log-probability. It moves as well when some third token becomes likelier. Watch "
+            "answer minus foil.",
+        ),
+        Wrong(
+            "the first position",
+            _with(measure=_first),
+            "You read the logits at position 0. It is BOS in both prompts, so that nothing differs there, and you "
+            "divide by zero. The answer is given at the *last* position: `logits[0, -1]`.",
+        ),
+        Wrong(
+            "one run twice",
+            _with(share=lambda patched, start, end: (patched - end) / (end - end)),
+            "Your 0 and your 1 are the same run, so that you divide by zero. The corrupt run's difference comes from "
+            "running `corrupt` without a patch, and the clean run's from running `clean`.",
+            recognise=lambda answer, args, output: not output.isfinite().any(),
+        ),
+        Wrong(
+            "a position beside",
+            _with(beside=-1),
+            "You copy what stood one position *before*. Position i of the clean run goes to position i of the corrupt "
+            "one: `acts[:, i] = kept[:, i]`.",
+        ),
+        Wrong(
+            "the sign of the way",
+            _with(share=lambda patched, start, end: (patched - start) / (start - end)),
+            "Your shares have the wrong sign: what brings the answer back is negative. Divide by `clean difference - "
+            "corrupt difference`, in this order.",
         ),
         Wrong(
             "read where patched",

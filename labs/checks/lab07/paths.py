@@ -20,6 +20,10 @@ class Bent:
         self.outside = 2 * normal(generator, 6)
 
     def __call__(self, points: Tensor) -> Tensor:
+        if points.ndim != 3:
+            raise ValueError(
+                f"`run` takes points of shape [n, pos, d_sae], and was given {list(points.shape)}"
+            )
         seen = points.flatten(1) @ self.inside
         return torch.tanh(seen + 0.5) @ self.outside + (seen[:, 0] * seen[:, 1]).sin()
 
@@ -64,6 +68,12 @@ def _at(where: Callable[[int], Tensor]) -> Callable:
     return lambda run, latents, baseline, steps: (
         (latents - baseline) * _mean_slope(run, latents, baseline, where(steps))
     )
+
+
+def _trapezoids(run, latents, baseline, steps) -> Tensor:
+    at = torch.linspace(0, 1, steps + 1)[:, None, None]
+    slopes = _slopes(run, baseline + at * (latents - baseline))
+    return (latents - baseline) * (slopes[:-1] + slopes[1:]).mean(0) / 2
 
 
 def _ignoring_the_baseline(run, latents, baseline, steps) -> Tensor:
@@ -203,6 +213,41 @@ INTEGRATED = Exercise(
             _at(lambda steps: torch.linspace(0, 1, steps)),
             "`linspace(0, 1, steps)` has both ends in it, and a plain mean counts each of them as a whole piece. "
             "Take the middles: `(torch.arange(steps) + 0.5) / steps`.",
+        ),
+        Wrong(
+            "both ends, and one more",
+            _at(lambda steps: torch.linspace(0, 1, steps + 1)),
+            "Your points are the ends of the pieces, one more than there are pieces, and a plain mean counts both ends "
+            "of the way as a whole piece. Take the middles: `(torch.arange(steps) + 0.5) / steps`.",
+        ),
+        Wrong(
+            "inner ends only",
+            _at(lambda steps: torch.arange(1, steps) / steps),
+            "You take slopes where two pieces meet, and none in the first and the last half piece. Take the middle of "
+            "every piece: `(torch.arange(steps) + 0.5) / steps`.",
+        ),
+        Wrong(
+            "half a piece early",
+            _at(lambda steps: (torch.arange(steps) - 0.5) / steps),
+            "Your first point lies half a piece *before* the baseline. `torch.arange` begins with 0, so the middles "
+            "are `(torch.arange(steps) + 0.5) / steps`.",
+        ),
+        Wrong(
+            "a piece too few",
+            _at(lambda steps: (torch.arange(steps) + 0.5) / (steps - 1)),
+            "You divide the way into one piece too few: your last point lies beyond `latents`. `(torch.arange(steps) "
+            "+ 0.5) / steps`.",
+        ),
+        Wrong(
+            "trapezoids",
+            _trapezoids,
+            "You average the slopes at both *ends* of each piece (the trapezoid rule). The sum comes out nearly as "
+            "well. Asked for is the slope in the *middle* of each piece: a point less, and half the error.",
+        ),
+        Wrong(
+            "sizes",
+            lambda *args: integrated_gradients(*args).abs(),
+            "You took the absolute value. Some latents pull the number down, and without their sign nothing adds up.",
         ),
         Wrong(
             "each by itself",

@@ -7,7 +7,8 @@ from labs.checks.prediction import Prediction
 STEERING = Prediction(
     number="7.A",
     question="Ten latents that follow code best, and ten that were chosen by what a push with them does on four "
-    "prompts. All are pushed as far, on other prompts. What do the second ten gain, compared with the first?",
+    "prompts. All pushes are equally long, and made on other prompts. What do the second ten gain, compared with the "
+    "first?",
     choices={
         "a": "no more than the detectors: what follows code is what writes it",
         "b": "more, up to three times as much",

@@ -67,8 +67,11 @@ def fair_probe(
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:
     """[units] by how many of its own deviations a unit differs where the concept holds."""
-    scale = x.std(0)
-    return (x[y].mean(0) - x[~y].mean(0)) / torch.where(scale > 1e-6, scale, torch.inf)
+    return (x[y].mean(0) - x[~y].mean(0)) / _guarded(x.std(0))
+
+
+def _guarded(scale: Tensor) -> Tensor:
+    return torch.where(scale > 1e-6, scale, torch.inf)
 
 
 def auc(scores: Tensor, y: Tensor, tie: float = 0.5) -> Tensor:
@@ -82,6 +85,18 @@ def _lookup(ids: Tensor, y: Tensor, unseen: float = 0.5) -> Callable[[Tensor], T
         return y[ids == word].float().mean().item() if bool((ids == word).any()) else unseen
 
     return lambda new: torch.tensor([share(word) for word in new.tolist()])
+
+
+def _new_word_as_usual(ids: Tensor, y: Tensor, unseen: float) -> Callable[[Tensor], Tensor]:
+    return _lookup(ids, y, y.float().mean().item())
+
+
+def _rare_is_no(ids: Tensor, y: Tensor, unseen: float) -> Callable[[Tensor], Tensor]:
+    return lambda new: torch.where(_lookup(ids, y)(new) > 0, _lookup(ids, y)(new), 0.5)
+
+
+def _share_of_all(ids: Tensor, y: Tensor, unseen: float) -> Callable[[Tensor], Tensor]:
+    return lambda new: ((ids == new[:, None]) & y).float().mean(1)
 
 
 def _train(train: Tensor) -> Tensor:
@@ -99,20 +114,21 @@ def _test(train: Tensor) -> Tensor:
 def _fair(
     acts, latents, ids, y, train, k, fit,
     choose_on=_train, apart=lambda x, y: _apart(x, y).abs(), fit_on=_train, judge_on=_test, look_on=_train,
-    measure=auc, unseen=0.5, choice=True, dense=None,
+    measure=auc, unseen=0.5, choice=True, dense=None, lookup=None, dense_of=None,
 ) -> dict:  # fmt: skip
     """The right answer, with a part done differently."""
     on, seen, judged, known = (part(train) for part in (choose_on, fit_on, judge_on, look_on))
     chosen = apart(latents[on], y[on]).topk(k).indices if choice else torch.arange(latents.shape[1])
-    read = torch.arange(acts.shape[1]) if dense is None else dense(acts[seen], y[seen]).topk(k).indices
+    units = acts if dense_of is None else latents
+    read = torch.arange(units.shape[1]) if dense is None else dense(acts[seen], y[seen]).topk(k).indices
 
     def score(probe: Callable, x: Tensor) -> Tensor:
         return measure(probe(x[judged]), y[judged])
 
     return {
         "latents": score(fit(latents[seen][:, chosen], y[seen]), latents[:, chosen]),
-        "dense": score(fit(acts[seen][:, read], y[seen]), acts[:, read]),
-        "lookup": score(_lookup(ids[known], y[known], unseen), ids),
+        "dense": score(fit(units[seen][:, read], y[seen]), units[:, read]),
+        "lookup": score((lookup or _lookup)(ids[known], y[known], unseen), ids),
     }
 
 
@@ -204,9 +220,25 @@ FAIR = Exercise(
             "much as one that rises.",
         ),
         Wrong(
+            "the least apart",
+            _with(apart=lambda x, y: -_apart(x, y).abs()),
+            "You chose the k latents that differ *least*. `topk` gives the largest, unless it is told otherwise.",
+        ),
+        Wrong(
+            "sums compared",
+            _with(apart=lambda x, y: (x[y].sum(0) - x[~y].sum(0)).abs() / _guarded(x.std(0))),
+            "You compared sums. The side with more tokens has the larger one. Compare the means.",
+        ),
+        Wrong(
             "nothing chosen",
             _with(choice=False),
             "Your probe reads all latents. The question was how far a few get, the k that differ most.",
+        ),
+        Wrong(
+            "dense latents",
+            _with(dense_of="latents"),
+            "Your dense probe reads all latents. The rival is the activation itself, `acts`: what one has without an "
+            "SAE.",
         ),
         Wrong(
             "a tied rival",
@@ -224,6 +256,36 @@ FAIR = Exercise(
             "unseen is no",
             _with(unseen=0.0),
             "Your lookup says no to a word that it has never seen. It knows nothing of it: 0.5.",
+        ),
+        Wrong(
+            "nan for a new word",
+            _with(unseen=float("nan")),
+            "A word that the training half has not seen gets 0 / 0 in your lookup, which is nan, and nan is above "
+            "nothing. Give it 0.5: `torch.where(seen > 0, with_it / seen.clamp(min=1), 0.5)`.",
+        ),
+        Wrong(
+            "a new word as usual",
+            _with(lookup=_new_word_as_usual),
+            "Your lookup gives a new word the share that all training tokens have. That is a fair guess. Here, so that "
+            "everybody's numbers agree, a word that was not seen scores 0.5.",
+        ),
+        Wrong(
+            "never with it",
+            _with(lookup=_rare_is_no),
+            "Your lookup gives 0.5 to words that were seen, but never with the concept. It knows them: their share is "
+            "0. Only a word that was *not seen* scores 0.5.",
+        ),
+        Wrong(
+            "a share of all tokens",
+            _with(lookup=_share_of_all),
+            "Your lookup divides by the number of all training tokens. A common word then scores high because it is "
+            "common. Divide by how often *this word* was seen.",
+        ),
+        Wrong(
+            "upside down",
+            _with(measure=lambda scores, y: auc(scores, ~y)),
+            "Your AUC is upside down: it counts how often a token *without* the concept scores above one with it. "
+            "`scores[y][:, None] - scores[~y]`, in this order.",
         ),
         Wrong(
             "ties lost",

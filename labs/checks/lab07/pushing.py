@@ -64,6 +64,10 @@ def _unit(sae, latent, strength, maxima) -> Tensor:
     return strength * maxima[latent] * row / row.norm()
 
 
+def _read(sae, latent, strength, maxima) -> Tensor:
+    return strength * maxima[latent] * sae.W_enc[:, latent]
+
+
 def _is_push(vector: Callable) -> Callable:
     """Recognise a mistaken push by itself, whatever the controls."""
 
@@ -100,6 +104,19 @@ def _other_length(controls: Tensor, push: Tensor) -> bool:
 def _positive(push: Tensor, n: int, seed: int) -> Tensor:
     rows = torch.rand(n, len(push), generator=torch.Generator().manual_seed(seed))
     return rows * push.norm() / rows.norm(dim=1, keepdim=True)
+
+
+def _from_a_box(push: Tensor, n: int, seed: int) -> Tensor:
+    rows = torch.rand(n, len(push), generator=torch.Generator().manual_seed(seed)) - 0.5
+    return rows * push.norm() / rows.norm(dim=1, keepdim=True)
+
+
+def _in_the_corners(answer, args, output) -> bool:
+    """Fourth moments of directions: normal numbers give 3 / (d (d + 2)) a coordinate, a box gives less."""
+    many = plain(answer(*(args | {"n": 4000}).values()))["controls"]
+    units = many / many.norm(dim=1, keepdim=True)
+    d = units.shape[1]
+    return units.pow(4).mean().item() * d * (d + 2) / 3 < 0.92
 
 
 def _shuffled(push: Tensor, n: int, seed: int) -> Tensor:
@@ -190,6 +207,13 @@ PUSH = Exercise(
             recognise=_is_push(_unit),
         ),
         Wrong(
+            "the encoder's column",
+            _with(vector=_read),
+            "You push along the *encoder's* direction: what the latent reads. What it writes is its row of `W_dec`, "
+            "and the two are not the same.",
+            recognise=_is_push(_read),
+        ),
+        Wrong(
             "the sign lost",
             _with(
                 vector=lambda sae, latent, strength, maxima: (
@@ -235,6 +259,13 @@ PUSH = Exercise(
             "All entries of your controls have one sign: `torch.rand` draws from 0 to 1, so they all point into "
             "one corner of the space. `torch.randn` prefers no direction.",
             recognise=_about(_one_sign),
+        ),
+        Wrong(
+            "from a box",
+            _with(controls=_from_a_box),
+            "Your controls prefer the corners: numbers that are drawn evenly fill a box, and a box reaches further "
+            "towards its corners than along its axes. Draw normal numbers, `torch.randn`. They prefer no direction.",
+            recognise=_in_the_corners,
         ),
         Wrong(
             "the global seed",

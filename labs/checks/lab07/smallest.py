@@ -60,6 +60,14 @@ def _ranked_once(share: Callable, latents: list[int], goal: float) -> list[int]:
     return kept
 
 
+def _alone(share: Callable, latents: list[int], goal: float) -> list[int]:
+    """Drops those that do least when they are the only one kept."""
+    kept = sorted(latents, key=lambda j: -share([j]))
+    while kept and share(kept[:-1]) >= goal:
+        kept = kept[:-1]
+    return kept
+
+
 def _as_they_come(share: Callable, latents: list[int], goal: float) -> list[int]:
     kept = list(latents)
     for j in latents:
@@ -176,6 +184,14 @@ SMALLEST = Exercise(
             recognise=_chooses(search=_ranked_once),
         ),
         Wrong(
+            "ranked by what each does alone",
+            _with(search=_alone),
+            "You ranked the latents by what each does when it is the *only* one kept, and dropped them from the end. "
+            "Two that work only together do nothing alone. Ask what is lost *without* a latent, and after each removal "
+            "ask again.",
+            recognise=_chooses(search=_alone),
+        ),
+        Wrong(
             "as they come",
             _with(search=_as_they_come),
             "You drop each latent that can go as it comes. The set then depends on how the latents are "
@@ -210,6 +226,13 @@ SMALLEST = Exercise(
             "You hold the goal against `measure(kept) / measure(latents)`. What no latent reaches is in "
             "both, so the goal is met too easily. Take `measure([])` off, above and below the line.",
             recognise=_chooses(share=_raw),
+        ),
+        Wrong(
+            "the goal in logits",
+            _with(share=lambda measure, latents: measure),
+            "You hold `goal` against a logit difference. It is a faithfulness: the share of the way from `measure([])` "
+            "to `measure(latents)`.",
+            recognise=_chooses(share=lambda measure, latents: measure),
         ),
         Wrong(
             "the global seed",

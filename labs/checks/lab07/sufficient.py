@@ -55,6 +55,12 @@ def _of_right(change: Callable) -> Callable:
     return answer
 
 
+def _one_at_a_time(measure, latents, chosen) -> dict[str, float]:
+    nothing, everything = measure([]), measure(latents)
+    gains = {j: (measure([j]) - nothing) / (everything - nothing) for j in latents}
+    return _named(sum(gains[j] for j in chosen), sum(gains[j] for j in latents if j not in chosen))
+
+
 SHARES = Exercise(
     number="7.6",
     name="shares",
@@ -111,6 +117,28 @@ SHARES = Exercise(
             _of_right(lambda alone, rest: (abs(alone), abs(rest))),
             "You drop the sign. A negative share says that the set speaks against the answer: the opposite "
             "of help.",
+        ),
+        Wrong(
+            "from all to none",
+            _of_right(lambda alone, rest: (-alone, -rest)),
+            "Both signs are the wrong way round. The way goes from none to all: divide by `measure(latents) - "
+            "measure([])`, in this order.",
+        ),
+        Wrong(
+            "in percent",
+            _of_right(lambda alone, rest: (100 * alone, 100 * rest)),
+            "These are percentages. Give shares: 1 for what all latents do.",
+        ),
+        Wrong(
+            "rounded",
+            _of_right(lambda alone, rest: (round(alone, 2), round(rest, 2))),
+            "You rounded. Return the numbers as they are; rounding is for the table.",
+        ),
+        Wrong(
+            "one at a time",
+            _one_at_a_time,
+            "You kept each latent alone and added up. Latents that say the same are then counted twice, and two that "
+            "work only together not at all. Keep the whole set in *one* run: `measure(chosen)`.",
         ),
         Wrong(
             "between the rest and all",
