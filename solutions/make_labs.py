@@ -10,6 +10,8 @@ What becomes of a solved lab:
 - a cell tagged `uses-exercise` calls the learner's functions, so it may fail in an untouched lab: it also
   gets the tag `raises-exception`, which nbval, nbclient and JupyterLab's "Run All" respect;
 - outputs are dropped, and each cell gets an id made from its heading: a small edit makes a small diff.
+
+A starter, `solutions/NAME_starter.md`, becomes `labs/NAME.ipynb` as it is: there is nothing to solve in it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = "[0-9][0-9]_*.md"
+STARTER = "_starter"  # what the name of a starter's source ends with
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 HEADING = re.compile(r"^#{1,3} +(.+)$", re.M)
 FENCED = re.compile(r"^(`{3,}).*?^\1", re.M | re.S)  # a comment in a code example is no heading
@@ -47,8 +50,8 @@ def make_lab(text: str, name: str = "lab") -> str:
         name: for error messages and the notebook's stamp.
 
     Raises:
-        LabError: unbalanced markers, no solution at all, a stub that does not parse, or solution text that
-            would still be in the lab.
+        LabError: unbalanced markers, no solution at all (or one in a starter), a stub that does not parse, or
+            solution text that would still be in the lab.
     """
     notebook = jupytext.reads(text, fmt="md:myst")
     solved, cells, used = [], [], set()
@@ -68,8 +71,11 @@ def make_lab(text: str, name: str = "lab") -> str:
                 solved += cell.source.splitlines()
             continue
         cells.append(_clean(cell, source, tags, bool(removed), _cell_id(heading, used), where))
-    if not solved:
+    starter = name.removesuffix(".md").endswith(STARTER)
+    if not solved and not starter:
         raise LabError(f"{name}: no solution in it. Mark what learners write with {BEGIN} and {END}.")
+    if solved and starter:
+        raise LabError(f"{name}: a solution in a starter. It has to run as it is; move the solution elsewhere.")
     _forbid_leaks(solved, cells, name)
     lab = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": notebook.metadata["kernelspec"]})
     lab.nbformat, lab.nbformat_minor = 4, 5
@@ -170,9 +176,11 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     )
     parser.add_argument("--force", action="store_true", help="write over labs that somebody has worked in")
     options = parser.parse_args(arguments)
-    problems, sources = [], sorted((root / "solutions").glob(SOURCES))
-    for source in sources:
-        out = root / "labs" / f"{source.stem}.ipynb"
+    problems, folder = [], root / "solutions"
+    sources = {source.stem.removesuffix(STARTER): source
+               for source in [*sorted(folder.glob(SOURCES)), *sorted(folder.glob(f"*{STARTER}.md"))]}
+    for stem, source in sources.items():
+        out = root / "labs" / f"{stem}.ipynb"
         try:
             wanted = make_lab(source.read_text("utf8"), source.name)
         except LabError as error:
@@ -190,9 +198,8 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             out.parent.mkdir(exist_ok=True)
             out.write_text(wanted, "utf8")
             print(f"wrote labs/{out.name}")
-    stems = {source.stem for source in sources}
     for lab in sorted((root / "labs").glob("*.ipynb")):
-        if lab.stem not in stems:
+        if lab.stem not in sources:
             problems.append(
                 f"labs/{lab.name}: has no source solutions/{lab.stem}.md. Delete it or add the source."
             )

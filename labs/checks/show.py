@@ -60,14 +60,18 @@ def show(
     title: str, colour: str, paragraphs: Sequence[str], lines: Sequence[str] = (), extra: str = ""
 ) -> None:
     """Display a card: HTML where a notebook is listening, printed text otherwise."""
-    text = card_text(title, paragraphs, lines)
+    put(card_html(title, colour, paragraphs, lines, extra), card_text(title, paragraphs, lines))
+
+
+def put(as_html: str, as_text: str) -> None:
+    """Display HTML where a notebook is listening, and print the text otherwise."""
     shell = _shell()
     if shell is None or not hasattr(shell, "kernel"):
-        print(text)
+        print(as_text)
         return
     from IPython.display import display
 
-    display({"text/html": card_html(title, colour, paragraphs, lines, extra), "text/plain": text}, raw=True)
+    display({"text/html": as_html, "text/plain": as_text}, raw=True)
 
 
 def show_verdict(verdict: Verdict) -> None:
