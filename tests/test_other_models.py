@@ -1,10 +1,13 @@
 """Targets described in a JSON file: Pythia with its released SAEs, Gemma 2 with Gemma Scope.
 
+The descriptions are those that the site shows and offers.
 The loading code is the real one, and so are the names of files and tensors, the SAEs' shapes and the models' widths.
 The weights are made up, and the models have few layers and few words: no number means anything.
 """
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,22 +15,19 @@ from hub_cache import fake_gemma_scope, fake_model, fake_old_sae, snapshot
 
 import solutions
 from solutions import hub
+from solutions.analysis import read_target
 from solutions.errors import ModelNotAvailable, NotAvailable
 from solutions.models import extract, load_model
 from solutions.sae import decode, encode, load_sae, saes_by_layer
 from solutions.targets import Target, check_target
 
-PYTHIA = {
-    "name": "pythia-70m", "model": "EleutherAI/pythia-70m-deduped", "hook": "blocks.3.hook_resid_post",
-    "sae_release": "pythia-70m-deduped-res-sm", "sae_id": "blocks.3.hook_resid_post", "d_in": 512, "d_sae": 32768,
-    "prepend_bos": True, "text": "monology/pile-uncopyrighted", "neuronpedia_id": "pythia-70m-deduped/3-res-sm",
-}
-GEMMA = {
-    "name": "gemma-2-2b", "model": "google/gemma-2-2b", "hook": "blocks.1.hook_resid_post",
-    "sae_release": "gemma-scope-2b-pt-res-canonical", "sae_id": "layer_1/width_16k/canonical", "d_in": 2304,
-    "d_sae": 16384, "text": "monology/pile-uncopyrighted", "neuronpedia_id": "gemma-2-2b/1-gemmascope-res-16k",
-}
-INSIDE = {GEMMA["sae_id"]: "layer_1/width_16k/average_l0_102"}
+DESCRIPTIONS = Path(__file__).parents[1] / "book" / "_static" / "targets"
+PYTHIA = json.loads((DESCRIPTIONS / "pythia-70m.json").read_text("utf8"))
+GEMMA_12 = json.loads((DESCRIPTIONS / "gemma-2-2b.json").read_text("utf8"))
+#: The same near the beginning, so that the made-up model can be short.
+GEMMA = {key: re.sub(r"12\b", "1", value) if key in ("hook", "sae_id", "neuronpedia_id") else value
+         for key, value in GEMMA_12.items()}
+INSIDE = {GEMMA["sae_id"]: "layer_1/width_16k/average_l0_102", GEMMA_12["sae_id"]: "layer_12/width_16k/average_l0_82"}
 
 
 @pytest.fixture
@@ -58,6 +58,8 @@ def read_and_encode(target: Target, text: str = "def add(x, y): return x") -> to
     features = encode(sae, acts)
     told = (decode(sae, features) * acts).sum() / acts.square().sum()
     assert told > 0.5  # the made-up latents are axes: they tell most of any activation
+    reading = read_target(model, sae, target.hook, 2)  # what the page on sizes and architectures does with it
+    assert reading.latents.shape == (len(reading.ends), target.d_sae) and (reading.latents > 0).any()
     return features
 
 
@@ -66,7 +68,10 @@ def test_the_folders_are_those_of_the_registry():
 
     known = get_pretrained_saes_directory()
     assert known[PYTHIA["sae_release"]].saes_map[PYTHIA["sae_id"]] == "3-res-sm"
-    assert known[GEMMA["sae_release"]].saes_map[GEMMA["sae_id"]] == INSIDE[GEMMA["sae_id"]]
+    for gemma in (GEMMA, GEMMA_12):
+        release = known[gemma["sae_release"]]
+        assert release.saes_map[gemma["sae_id"]] == INSIDE[gemma["sae_id"]]
+        assert release.neuronpedia_id[gemma["sae_id"]] == gemma["neuronpedia_id"]
 
 
 def test_pythia_with_its_released_sae(cache, tmp_path):

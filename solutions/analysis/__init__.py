@@ -138,6 +138,7 @@ from solutions.analysis.matching import (
     one_to_one,
     recovered,
 )
+from solutions.analysis.means import Mean, bootstrap_mean
 from solutions.analysis.pages import (
     Example,
     FeaturePage,
@@ -193,8 +194,22 @@ from solutions.analysis.tables import (
 )
 from solutions.analysis.texts import LabelledTexts, labelled_texts, latent_activations
 from solutions.analysis.toy import ToyModels, interference, toy_superposition
+from solutions.analysis.universality import (
+    PARTNER,
+    Reading,
+    align_readings,
+    align_tokens,
+    best_partners,
+    pairwise_correlation,
+    partners_between,
+    read_target,
+    token_correlation,
+    token_ends,
+    universal_latents,
+)
 
 __all__ = [
+    "PARTNER",
     "SHARED",
     "Absorption",
     "BasisComparison",
@@ -215,6 +230,7 @@ __all__ = [
     "LabelledTokens",
     "LatentTable",
     "Matching",
+    "Mean",
     "Null",
     "Predicate",
     "Probe",
@@ -223,6 +239,7 @@ __all__ = [
     "Purity",
     "Query",
     "QueryError",
+    "Reading",
     "Results",
     "Scores",
     "SparseRows",
@@ -232,13 +249,17 @@ __all__ = [
     "absorption",
     "activation_correlation",
     "activity_by_text",
+    "align_readings",
+    "align_tokens",
     "arrange",
     "average_precision",
     "balanced_accuracy",
     "benjamini_hochberg",
     "best_concepts",
     "best_label",
+    "best_partners",
     "best_probes",
+    "bootstrap_mean",
     "boundary_preference",
     "build_index",
     "by_concept",
@@ -318,7 +339,9 @@ __all__ = [
     "norms_by_position",
     "one_to_one",
     "outlier_dimensions",
+    "pairwise_correlation",
     "parse_query",
+    "partners_between",
     "parts_of_layers",
     "pca_directions",
     "place_labels",
@@ -335,6 +358,7 @@ __all__ = [
     "random_directions",
     "random_features",
     "random_rotation",
+    "read_target",
     "reconstruction_bias",
     "recovered",
     "replacement_cost",
@@ -360,10 +384,13 @@ __all__ = [
     "text_matches",
     "text_reader",
     "token",
+    "token_correlation",
+    "token_ends",
     "token_lookup",
     "token_matches",
     "top_features",
     "top_k_purity",
     "toy_superposition",
     "union_f1",
+    "universal_latents",
 ]

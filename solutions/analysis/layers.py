@@ -42,11 +42,11 @@ def activation_correlation(a: Tensor, b: Tensor) -> Tensor:
     check_axes("a", a, "tokens", "n_a")
     check_axes("b", b, "tokens", "n_b")
     same_length(a=a, b=b)
-    a, b = (_standardised(x) for x in (a, b))
+    a, b = (standardise_columns(x) for x in (a, b))
     return (a.T @ b / len(a)).clamp(-1, 1)
 
 
-def _standardised(x: Tensor) -> Tensor:
+def standardise_columns(x: Tensor) -> Tensor:
     """Each column with mean 0 and deviation 1; one that never changes becomes 0."""
     x = x.float() - x.float().mean(0)
     deviation = x.square().mean(0).sqrt()
@@ -86,11 +86,15 @@ def chance_of_correlation(a: Tensor, b: Tensor, document: Tensor) -> Matching:
         InputError: tensors of different lengths, or fewer than two documents.
     """
     same_length(a=a, b=b, document=document)
+    return match_activations(a, b.roll(-half_way(document), 0))
+
+
+def half_way(document: Tensor) -> int:
+    """The token nearest to the middle at which a document begins."""
     starts = (document.diff() != 0).nonzero().flatten() + 1
     if not len(starts):
         raise InputError("document: expected at least two, found one. With one text there is nothing to exchange.")
-    middle = int(starts[(starts - len(document) / 2).abs().argmin()])
-    return match_activations(a, b.roll(-middle, 0))
+    return int(starts[(starts - len(document) / 2).abs().argmin()])
 
 
 def layer_links(
