@@ -2,10 +2,12 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 from figure_rules import describes_itself, takes_no_name_for_html, travels_light
 from hub_cache import tiny_model
+from transformers import DynamicCache
 
 from solutions.data import tokenize
 from solutions.errors import InputError
@@ -128,6 +130,15 @@ def test_greedy_texts_are_those_of_steered_text(tiny):
     assert row["sample"] == texts[0].removeprefix(PROMPTS[0])
     chances = steering_effects(tiny, HOOK, 2 * vectors[1:], PROMPTS, {"them": WANTED})["them"]
     assert row["probability"] == pytest.approx(chances.mean().item(), rel=1e-3)
+
+
+def test_a_model_that_forgets_what_it_has_read_reads_it_again(tiny, monkeypatch):
+    """As with transformers 5.24 under TransformerLens 3.9, where the cache stays empty and nothing is said."""
+    remembered = responses(tiny)
+    monkeypatch.setattr(DynamicCache, "update", lambda self, keys, values, *_, **__: (keys, values))
+    _, cache = tiny(tokenize(tiny, PROMPTS[0]).ids, return_type="logits_and_cache", use_cache=True)
+    assert cache.get_seq_length() == 0
+    pd.testing.assert_frame_equal(responses(tiny), remembered, rtol=1e-4)
 
 
 def test_the_damage_is_the_unsteered_models_loss_on_what_was_written(tiny):

@@ -74,7 +74,9 @@ def test_each_gap_is_seen(lines, gap):
 def test_a_missing_type_and_an_invented_parameter_are_seen():
     public = without()
     del public.thing.__annotations__["x"]
-    public.thing.__doc__ = public.thing.__doc__.replace("x: any number.", "x: any number.\n        y: no such thing.")
+    lines = inspect.cleandoc(public.thing.__doc__).splitlines()
+    lines.insert(1 + lines.index("    x: any number."), "    y: no such thing.")
+    public.thing.__doc__ = "\n".join(lines)
     assert gaps(public) == ["x has no type", "y is described and is no parameter"]
 
 

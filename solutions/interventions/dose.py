@@ -347,9 +347,14 @@ class _Prompts:
         return (torch.cat(chances).mean().item(), *self._summary(torch.cat(new)[back], torch.cat(loss)[back]))
 
     def _continue(self, ids: Tensor, counted: Tensor, dice: Tensor) -> _Said:
-        """Rows of one length, continued by the model as it now is. What it has read, it remembers (a KV cache)."""
+        """Rows of one length, continued by the model as it now is. What it has read, it remembers (a KV cache).
+
+        Versions of transformers and TransformerLens that do not fit leave the cache empty and say nothing, and the
+        model would go on from the last token alone. Then everything is read again for each token.
+        """
         ends = {self.model.tokenizer.eos_token_id, self.model.tokenizer.bos_token_id} - {None}
         logits, cache = self.model(ids, return_type="logits_and_cache", use_cache=True)
+        remembers = cache.get_seq_length() == ids.shape[1]
         probability = _mean_probability(logits, counted, self.wanted[None])[:, 0].cpu()
         new = torch.full((len(ids), self.new), ENDED)
         writing = torch.ones(len(ids), dtype=torch.bool)
@@ -359,9 +364,13 @@ class _Prompts:
             new[writing, step] = drawn[writing]
             if step + 1 == self.new or not writing.any():
                 break
-            logits, cache = self.model(
-                drawn[:, None].to(ids.device), return_type="logits_and_cache", use_cache=True, past_key_values=cache
-            )
+            unread = drawn[:, None].to(ids.device)
+            ids = torch.cat([ids, unread], 1)
+            if remembers:
+                logits, cache = self.model(
+                    unread, return_type="logits_and_cache", use_cache=True, past_key_values=cache)
+            else:
+                logits = self.model(ids)
         return _Said(probability, new)
 
     def _losses(self, ids: Tensor, new: Tensor) -> Tensor:
