@@ -32,6 +32,7 @@ from plotly.graph_objects import Figure
 
 from labs.checks import show
 from labs.rubric import AFTERWARDS, RUBRIC, Judged, band, judge
+from solutions.analysis import bootstrap_mean
 from solutions.errors import InputError, check_count, unknown_name
 from solutions.visualization import compare_dots
 
@@ -100,13 +101,11 @@ def interval(
         )
     if values.ndim == 2 and statistic is None:
         raise InputError("per_unit has several numbers for each unit: give a statistic of their sums.")
-    drawn = np.random.default_rng(seed).integers(len(values), size=(check_count(n_draws, "n_draws"), len(values)))
     if statistic is None:
-        value, again = values.mean(), values[drawn].mean(1)
-    else:
-        value, again = statistic(values.sum(0)), np.array([statistic(values[i].sum(0)) for i in drawn])
-    low, high = np.quantile(again, (0.025, 0.975))
-    return float(value), float(low), float(high)
+        return bootstrap_mean(values, n_draws, seed)[:3]
+    drawn = np.random.default_rng(seed).integers(len(values), size=(check_count(n_draws, "n_draws"), len(values)))
+    low, high = np.quantile([statistic(values[i].sum(0)) for i in drawn], (0.025, 0.975))
+    return float(statistic(values.sum(0))), float(low), float(high)
 
 
 def hits(fires: Any, holds: Any, documents: Any) -> np.ndarray:

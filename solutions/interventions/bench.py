@@ -75,6 +75,14 @@ class AnyBench(ABC):
     def _some(self, tries: Sequence[tuple[int, Iterable[int]]], mode: str) -> tuple[Tensor, Tensor]:
         """One batch of tries, each with its own latents ablated."""
 
+    def _ablated(self, tries: Sequence[tuple[int, Iterable[int]]], mode: str) -> Tensor:
+        """[tries, numbers] bool, True for what each try ablates."""
+        n = self.activation.shape[1]
+        named = torch.zeros(len(tries), n, dtype=torch.bool, device=self.activation.device)
+        for row, (_, latents) in enumerate(tries):
+            named[row, taken_out(list(latents), n)] = True
+        return ~named if mode == "keep" else named
+
     def each(self, sets: Sequence[Iterable[int]], mode: str = "keep") -> tuple[Tensor, Tensor]:
         """Every fact with every set.
 
@@ -114,6 +122,19 @@ class AnyBench(ABC):
         """
         nothing, everything = self.ends
         return (difference - nothing) / (everything - nothing)
+
+
+def largest_first(activation: Tensor) -> list[int]:
+    """What could matter: the numbers that are not zero on every prompt.
+
+    Args:
+        activation: [facts, numbers], none of them negative.
+
+    Returns:
+        The numbers, the largest sum over facts first.
+    """
+    total = activation.sum(0)
+    return total.argsort(descending=True)[: int((total > 0).sum())].tolist()
 
 
 def apart(nothing: float, everything: float) -> tuple[float, float]:
@@ -177,20 +198,14 @@ class Bench(AnyBench):
         self.baseline = _checked(baseline, latents)
         whole = self.baseline is not None and self.baseline.ndim == 3
         self.activation = (latents - self.baseline).abs().sum(1) if whole else latents.sum(1)
-        total = self.activation.sum(0)
-        self.candidates = total.argsort(descending=True)[: int((total > 0).sum())].tolist()
+        self.candidates = largest_first(self.activation)
         self.positions = None if positions is None else places_in(positions, self.asked.tokens)
         self.keep_error, self.batch_size = keep_error, check_count(batch_size, "batch_size")
 
     def _some(self, tries: Sequence[tuple[int, Iterable[int]]], mode: str) -> tuple[Tensor, Tensor]:
         """One batch of tries, each with its own latents ablated."""
-        d_sae = self.activation.shape[1]
         asked = self.asked.pick([fact for fact, _ in tries])
-        ablated = torch.zeros(len(tries), 1, d_sae, dtype=torch.bool, device=self.activation.device)
-        for row, (_, latents) in enumerate(tries):
-            ablated[row, 0, taken_out(list(latents), d_sae)] = True
-        if mode == "keep":
-            ablated = ~ablated
+        ablated = self._ablated(tries, mode)[:, None]  # the same at every position
         baseline = self.baseline
         if baseline is not None and baseline.ndim == 3:
             baseline = baseline[[fact for fact, _ in tries]]

@@ -24,7 +24,7 @@ from torch import Tensor
 from solutions.data import Text, Tokens, str_tokens
 from solutions.errors import InputError, check_count, check_position, check_tensor, unknown_name, whole_number
 from solutions.interventions.ablation import taken_out
-from solutions.interventions.bench import AnyBench, apart
+from solutions.interventions.bench import AnyBench, apart, largest_first
 from solutions.interventions.edits import check_latents
 from solutions.interventions.facts import Asked, Fact, ask
 from solutions.interventions.patching import Pair, paired_facts
@@ -215,8 +215,7 @@ class LayerBench(AnyBench):
         ends = torch.tensor([0, *(self.places * width for width in self.widths)]).cumsum(0).tolist()
         self.starts, self.n_nodes = ends[:-1], ends[-1]
         self.activation = torch.cat([self._distance(hook, here) for hook in self.hooks], dim=1)
-        total = self.activation.sum(0)
-        self.candidates = total.argsort(descending=True)[: int((total > 0).sum())].tolist()
+        self.candidates = largest_first(self.activation)
         self.batch_size = check_count(batch_size, "batch_size")
 
     def _distance(self, hook: str, here: Readings) -> Tensor:
@@ -236,12 +235,7 @@ class LayerBench(AnyBench):
         """One batch of tries, each with its own nodes ablated at all layers in the same run."""
         facts = [fact for fact, _ in tries]
         asked = self.asked.pick(facts)
-        ablated = torch.zeros(len(tries), self.n_nodes, dtype=torch.bool, device=self.activation.device)
-        for row, (_, nodes) in enumerate(tries):
-            ablated[row, taken_out(list(nodes), self.n_nodes)] = True
-        if mode == "keep":
-            ablated = ~ablated
-        parts = ablated.split([self.places * width for width in self.widths], dim=1)
+        parts = self._ablated(tries, mode).split([self.places * width for width in self.widths], dim=1)
         hooks = [(hook, self._splice(hook, part.view(len(tries), self.places, -1), facts, asked.tokens.content))
                  for hook, part in zip(self.hooks, parts, strict=True)]
         with self.model.hooks(fwd_hooks=hooks):
