@@ -111,6 +111,9 @@ def test_a_model_in_place_can_be_adopted(world, monkeypatch, tmp_path):
     monkeypatch.setattr(build, "_rows", lambda *a: pytest.fail("trained again"))
     build.make_model(bench, "smallworld", "cpu")  # recorded, so up to date
     assert bench.manifest["stages"]["smallworld"]["seconds"] == 99.0
+    # A model that is trained beside it reads the same tokens, whatever a tokenizer of today's text would be.
+    monkeypatch.setattr(build, "train_tokenizer", lambda *a: pytest.fail("a tokenizer of its own"))
+    assert build.make_tokenizer(bench) == tmp_path / "smallworld"
     with pytest.raises(ValueError, match="found no 'smallworld-llama'"):
         build.adopt(bench, "smallworld-llama", 1.0)
     assert artifacts.sha256(tmp_path / "smallworld/model.safetensors") == artifacts.sha256(

@@ -123,11 +123,15 @@ class Workbench:
         self.manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}, "files": {}}
 
     def is_done(self, stage: str, inputs: str, output: Path) -> bool:
-        """Whether the stage was finished with these inputs and its output still stands."""
-        done = self.manifest["stages"].get(stage, {}).get("inputs") == inputs and output.exists()
+        """Whether the stage was finished with these inputs and its output still stands. If so, it says so."""
+        done = self.stands(stage, inputs, output)
         if done:
             tqdm.write(f"{stage}: up to date")
         return done
+
+    def stands(self, stage: str, inputs: str, output: Path) -> bool:
+        """The same, and not a word."""
+        return self.manifest["stages"].get(stage, {}).get("inputs") == inputs and output.exists()
 
     def note(self, stage: str, inputs: str, seconds: float | None, **results) -> None:
         """Remembers a finished stage."""
@@ -180,7 +184,14 @@ def appearing(folder: Path) -> Iterator[Path]:
 # ------------------------------------------------------------------ the stages
 
 def make_tokenizer(bench: Workbench) -> Path:
-    """Byte-level BPE on the training text, in the work folder; the models get a copy each."""
+    """A folder with the world's tokenizer: byte-level BPE on the training text. The models get a copy each.
+
+    Where a model stands that is the one this plan asks for, its copy is taken, though the text's code be newer: a model
+    that joins the others is to read the same tokens.
+    """
+    for name in MODELS:
+        if bench.stands(name, _model_inputs(bench.plan, name), bench.out / name):
+            return bench.out / name
     folder, n = bench.work / "tokenizer", bench.plan.tokenizer_documents
 
     def make():
@@ -245,7 +256,8 @@ def _texts(plan: Plan) -> list[tuple[str, int]]:
 
 def _rows(bench: Workbench, tokenizer_folder: Path, mix: str, n_rows: int) -> np.ndarray:
     """Training rows, kept in the work folder while models are being trained."""
-    path = bench.work / f"rows-{mix}-{digest(n_rows, code(*TEXT_CODE))[:12]}.npy"
+    tokens = (tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8")
+    path = bench.work / f"rows-{mix}-{digest(n_rows, code(*TEXT_CODE), tokens)[:12]}.npy"
     if not path.exists():
         tqdm.write(f"writing {n_rows} rows of text ({mix})")
         part = path.with_suffix(".part.npy")
