@@ -115,6 +115,7 @@ def test_the_whole_notebook_has_a_limit_too(tmp_path):
         (nbformat.writes(nbformat.v4.new_notebook(cells=[])), "no lab of this course"),
         (nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("lab(99)")])), "no lab of this"),
     ],
+    ids=["broken", "a list", "empty", "another number"],  # a new cell has a random number, which is to be in no name
 )
 def test_what_is_no_lab_gets_a_row(tmp_path, content, note):
     (tmp_path / "x.ipynb").write_text(content)
