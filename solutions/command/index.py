@@ -40,7 +40,8 @@ def make(options: argparse.Namespace) -> None:
     hook = options.hook or hook_of(sae, target)
     model = load_model(target, options.device)
     check_store(store, model, target)
-    report = preflight(model, sae, target, hook, acts=first_rows(store, hook), allow=options.allow)
+    acts = first_rows(store, hook).to(next(sae.parameters()).device)
+    report = preflight(model, sae, target, hook, acts=acts, allow=options.allow)
     print(f"{options.sae or target.name} at {hook}: L0 {report.l0:.1f}, explained variance "
           f"{report.explained_variance:.3f} on {report.n_tokens:,} tokens of the store")
     index = index_store(store, model, sae, hook, options.out, overwrite=options.overwrite, progress=not options.quiet)

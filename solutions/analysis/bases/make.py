@@ -109,7 +109,7 @@ def neurons_before(model: TransformerBridge, target: Target) -> str:
 def read_texts(model: TransformerBridge, world: LabelledTexts, hook: str) -> Tensor:
     """Activations of labelled texts at a hook point, [tokens, d], BOS and padding left out."""
     parts = (world.tokens[i : i + ROWS] for i in range(0, len(world.tokens), ROWS))
-    return torch.cat([extract(model, part, hook)[hook][part.content].float().cpu() for part in parts])
+    return torch.cat([extract(model, part, hook)[hook].float().cpu()[part.content.cpu()] for part in parts])
 
 
 @torch.no_grad()
