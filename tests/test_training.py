@@ -314,7 +314,7 @@ def test_training_leaves_the_readers_dice_alone():
 
 def test_a_saved_run_opens_in_sae_lens(store, tmp_path):
     trained = run(fresh("batchtopk"), StoreSource(store, HOOK), path=tmp_path / "run")
-    opened = load_sae_from_disk(tmp_path / "run" / "sae")
+    opened = load_sae_from_disk(tmp_path / "run" / "sae", device="cpu")
     x = numbers(200, seed=3)
     assert torch.allclose(opened.encode(x), trained.sae.encode(x), atol=1e-5)
     assert torch.allclose(opened.decode(opened.encode(x)), trained.sae(x), atol=1e-5)

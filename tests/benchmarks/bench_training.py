@@ -136,10 +136,11 @@ def made_up(d: int, n: int) -> Tensor:
 
 
 class Ours:
-    """Our trainer on batches of `x`, one step at a time."""
+    """Our trainer on batches of `x`, where `x` is, one step at a time."""
 
     def __init__(
-        self, architecture: str, shape: Shape, x: Tensor, n_steps: int = 100_000, lr: float = LR, **settings: Any
+        self, architecture: str, shape: Shape, x: Tensor, n_steps: int = 100_000, lr: float = LR,
+        precision: str = "float32", **settings: Any,
     ):
         from solutions.sae.architectures import make_sae
         from solutions.sae.training import Plan, TensorSource
@@ -147,8 +148,12 @@ class Ours:
 
         if architecture in ("topk", "batchtopk"):
             settings["k"] = shape.k
-        plan = Plan(n_tokens=n_steps * shape.batch, batch_size=shape.batch, lr=lr, log_every=10 * n_steps)
-        self.run = Run(make_sae(architecture, shape.d, shape.latents, **settings), TensorSource(x), plan)
+        plan = Plan(
+            n_tokens=n_steps * shape.batch, batch_size=shape.batch, lr=lr, log_every=10 * n_steps, precision=precision,
+            dead_after=1000 * shape.batch,  # SAELens's: a thousand steps
+        )
+        sae = make_sae(architecture, shape.d, shape.latents, **settings).to(x.device)
+        self.run = Run(sae, TensorSource(x), plan)
         self.batches = self.run.batches()
         self.sae = self.run.sae
 
@@ -157,10 +162,11 @@ class Ours:
 
 
 class Theirs:
-    """SAELens's trainer on batches of `x`, one step at a time."""
+    """SAELens's trainer on batches of `x`, where `x` is, one step at a time."""
 
     def __init__(
-        self, architecture: str, shape: Shape, x: Tensor, n_steps: int = 100_000, lr: float = LR, **settings: Any
+        self, architecture: str, shape: Shape, x: Tensor, n_steps: int = 100_000, lr: float = LR,
+        precision: str = "float32", **settings: Any,
     ):
         from sae_lens import (
             BatchTopKTrainingSAE,
@@ -175,7 +181,8 @@ class Theirs:
         from sae_lens.config import SAETrainerConfig
         from sae_lens.training.sae_trainer import SAETrainer
 
-        sizes = {"d_in": shape.d, "d_sae": shape.latents}
+        device = str(x.device)
+        sizes = {"d_in": shape.d, "d_sae": shape.latents, "device": device}
         warm_up = max(1, n_steps // 20)
         if architecture == "topk":
             sae = TopKTrainingSAE(TopKTrainingSAEConfig(**sizes, k=shape.k, **settings))
@@ -193,6 +200,7 @@ class Theirs:
         config = SAETrainerConfig(
             total_training_samples=n_steps * shape.batch, train_batch_size_samples=shape.batch, lr=lr, lr_end=0.0,
             lr_warm_up_steps=max(1, n_steps // 50), lr_decay_steps=n_steps // 5,
+            device=device, autocast=precision == "bfloat16",
         )
         scaled = x * (shape.d**0.5 / x.norm(dim=1).mean())
         with torch.no_grad():
@@ -229,22 +237,21 @@ def seconds(times: list[Took]) -> float:
 
 
 def products(shape: Shape, sae: Any, x: Tensor) -> dict[str, Callable[[], Any]]:
-    """The encoder's product, and the five of a dense step, into memory that is there."""
+    """The encoder's product, and the five of a dense step, into memory that is there; all as `x` is."""
     x = x[: shape.batch]
-    pre, weights = torch.empty(shape.batch, shape.latents), torch.empty(shape.latents, shape.d)
-    out = torch.empty(shape.batch, shape.d)
+    into, out_of = sae.W_enc.detach().to(x), sae.W_dec.detach().to(x)
+    pre, weights = x.new_empty(shape.batch, shape.latents), x.new_empty(shape.latents, shape.d)
+    out = x.new_empty(shape.batch, shape.d)
 
     def encoder() -> None:
-        with torch.no_grad():
-            torch.mm(x, sae.W_enc, out=pre)
+        torch.mm(x, into, out=pre)
 
     def five() -> None:
-        with torch.no_grad():
-            torch.mm(x, sae.W_enc, out=pre)
-            torch.mm(pre, sae.W_dec, out=out)
-            torch.mm(pre.T, out, out=weights)
-            torch.mm(out, sae.W_dec.T, out=pre)
-            torch.mm(pre.T, x, out=weights)
+        torch.mm(x, into, out=pre)
+        torch.mm(pre, out_of, out=out)
+        torch.mm(pre.T, out, out=weights)
+        torch.mm(out, out_of.T, out=pre)
+        torch.mm(pre.T, x, out=weights)
 
     return {"encoder": encoder, "five": five}
 

@@ -230,7 +230,8 @@ class TrainableSAE(nn.Module):
         running averages and spoil the steps that follow (Bricken et al. 2023, appendix on training).
         """
         if self.unit_norm and self.W_dec.grad is not None:
-            for grad, rows in zip(self.W_dec.grad.split(2048), self.W_dec.split(2048), strict=True):  # stays in cache
+            n_rows = 2048 if self.W_dec.device.type == "cpu" else self.d_sae  # so many stay in a processor's cache
+            for grad, rows in zip(self.W_dec.grad.split(n_rows), self.W_dec.split(n_rows), strict=True):
                 grad.addcmul_(rows, (grad * rows).sum(dim=1, keepdim=True), value=-1)
 
     @torch.no_grad()

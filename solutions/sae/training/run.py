@@ -20,9 +20,10 @@ from solutions.sae.training import checkpoint as files
 from solutions.sae.training.folder import prepared, save_trained
 from solutions.sae.training.log import RunLog
 from solutions.sae.training.plan import Plan
+from solutions.sae.training.repeat import Repeater, can_be_repeated
 from solutions.sae.training.schedule import learning_rate, sparsity_warmth
 from solutions.sae.training.sources import Batch, Source, fingerprint
-from solutions.sae.training.step import StepResult, step_gradients
+from solutions.sae.training.step import StepResult, Way, fastest_way, gradients_by, step_gradients
 from solutions.sae.training.team import Team
 from solutions.sae.training.trouble import all_finite, check_course, not_finite
 
@@ -64,13 +65,15 @@ class Run:
             self.identity["processes"] = self.team.size
         self.share = (self.team.rank, self.team.size)
         source.batches(plan.batch_size, plan.seed, 0, self.share)  # refuses a batch that cannot be, before any work
-        self.step = self.seconds = 0
+        self.step = self.seconds = self._none_dead_until = 0
         self.kept: int | None = None  # step of the last checkpoint
         self.finished = False
         self.silent = torch.zeros(sae.d_sae, dtype=torch.int64, device=self.device)
         self.optimiser = torch.optim.Adam(
-            self.sae.parameters(), lr=plan.lr, betas=plan.betas, fused=self.device.type in ("cpu", "cuda")
+            self.sae.parameters(), lr=plan.lr, betas=plan.betas, fused=self.device.type in ("cpu", "cuda"),
+            capturable=self.device.type == "cuda",
         )
+        self._repeater = Repeater()
         with contextlib.ExitStack() as held:  # the folder's lock: given back at once when what follows fails
             found = self._open(resume, held)
             if found is None:
@@ -86,29 +89,53 @@ class Run:
     def advance(self, batch: Batch) -> None:
         """One step of training: this is all of it."""
         started = time.monotonic()
-        plan, sae = self.plan, self.sae
         x, target = self._scaled(batch)
-        warm, lr = sparsity_warmth(plan, self.step), learning_rate(plan, self.step)
-        dead = self.dead
-        with self._dice(), self._precision():
-            result = step_gradients(
-                sae, x, target, warm=warm, dead=dead if dead.any() else None, path=plan.step
-            )
-        _lay_out_alike(sae)
-        self.team.average_gradients(sae)
-        sae.before_step()  # no gradient along a decoder row
+        warm, lr = sparsity_warmth(self.plan, self.step), learning_rate(self.plan, self.step)
+        with self._dice():
+            result, length = self._taken(x, target, warm, lr)
+        self.step += 1
+        self.seconds += time.monotonic() - started
+        self._after(x, target, result, {"lr": lr, "warm": warm, "grad_norm": length})
+
+    def _taken(self, x: Tensor, target: Tensor | None, warm: float, lr: float) -> tuple[StepResult, Tensor]:
+        """Take the step, on a GPU as the repetition of an earlier one where that is possible."""
+        dead, path = self._dead_if_any(), self.plan.step
+        nothing_special = self.team.size == 1 and (dead is None or not _heeds_dead(self.sae))
+        if self.device.type == "cuda" and nothing_special:
+            with self._precision():
+                way = fastest_way(self.sae, x) if path == "auto" else Way(path)
+            if can_be_repeated(self.sae, way):
+                return self._repeater(self._update, x, target, warm, lr, way)
+        return self._update(x, target, warm, lr, dead=dead)
+
+    def _update(
+        self,
+        x: Tensor,
+        target: Tensor | None,
+        warm: float | Tensor,
+        lr: float | Tensor,
+        way: Way | None = None,
+        dead: Tensor | None = None,
+    ) -> tuple[StepResult, Tensor]:
+        """Change weights, optimiser and `silent` by one batch; gives the losses, and the gradient's length."""
+        with self._precision():
+            if way is None:
+                result = step_gradients(self.sae, x, target, warm=warm, dead=dead, path=self.plan.step)
+            else:
+                result = gradients_by(way, self.sae, x, target, warm=warm, dead=dead)
+        _lay_out_alike(self.sae)
+        self.team.average_gradients(self.sae)
+        self.sae.before_step()  # no gradient along a decoder row
         length = self._clip()
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
         self.optimiser.zero_grad()
-        sae.after_step()  # decoder rows back to unit norm
-        self.team.average_estimates(sae)
-        self.silent += plan.batch_size
-        self.silent[self.team.any(result.fired)] = 0
-        self.step += 1
-        self.seconds += time.monotonic() - started
-        self._after(x, target, result, {"lr": lr, "warm": warm, "grad_norm": length})
+        self.sae.after_step()  # decoder rows back to unit norm
+        self.team.average_estimates(self.sae)
+        self.silent += self.plan.batch_size
+        self.silent.masked_fill_(self.team.any(result.fired), 0)
+        return result, length
 
     def _clip(self) -> Tensor:
         """Shorten the gradient to `clip` if it is longer; gives its length before."""
@@ -124,6 +151,17 @@ class Run:
     def dead(self) -> Tensor:
         """[d_sae] bool: latents that have not fired for `dead_after` tokens."""
         return self.silent >= self.plan.dead_after
+
+    def _dead_if_any(self) -> Tensor | None:
+        """`dead`, or None for none. It asks the tensor only when that is possible: asking makes a GPU wait."""
+        if self.step < self._none_dead_until:
+            return None
+        dead = self.dead
+        if bool(dead.any()):
+            return dead
+        left = self.plan.dead_after - int(self.silent.max())
+        self._none_dead_until = self.step + math.ceil(left / self.plan.batch_size)
+        return None
 
     def batches(self) -> Iterator[Batch]:
         """What is left of the run's batches, this process's share of each."""
@@ -302,6 +340,11 @@ def _lay_out_alike(module: nn.Module) -> None:
     for weight in module.parameters():
         if weight.grad is not None and weight.grad.stride() != weight.stride():
             weight.grad = torch.empty_like(weight, requires_grad=False).copy_(weight.grad)
+
+
+def _heeds_dead(sae: TrainableSAE) -> bool:
+    """Whether the loss has a part for dead latents: AuxK or ghost gradients."""
+    return bool(getattr(sae, "aux_weight", 0) or getattr(sae, "ghost", False))
 
 
 def rescale(sae: TrainableSAE, scale: float, target_scale: float) -> None:

@@ -193,6 +193,7 @@ class TensorSource(Source):
         steps = len(self.x) // size
         for epoch, skip in _epochs(start_step, steps):
             order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(self.x)))
+            order = order.to(self.x.device)  # once, for a GPU has to wait for every copy
             for i in range(skip, steps):
                 yield self._rows(order[i * size : (i + 1) * size][stripe[0] :: stripe[1]])
 

@@ -114,7 +114,7 @@ def sparse_gradients(
     error = _times(z, sae.W_dec).add_(sae.b_dec).sub_(target)
     g = error * (2 / batch)
     dz = torch.sparse.sampled_addmm(z.as_torch(sae.d_sae), g, sae.W_dec.T, beta=0).values()
-    sparsity = _penalty(sae, found, dz, batch, warm)
+    sparsity = penalty(sae, found, dz, batch, warm)
     dpre = dz * (found.z != 0) if sae.architecture == "jumprelu" else dz
 
     # The same entries latent by latent, for the gradients of both weight matrices.
@@ -123,15 +123,15 @@ def sparse_gradients(
     z_t, dpre_t = (Matrix(starts, token, values.index_select(0, order)) for values in (found.z, dpre))
     _weight_gradients(sae, z_t, g, dpre_t, centred)
     if sae.architecture == "relu" and not sae.unit_norm:
-        _penalty_on_norms(sae, found, batch, warm)
-    sae.b_enc.grad = _sum_by(found.latent, dpre, sae.d_sae)
+        penalty_on_norms(sae, found, batch, warm)
+    sae.b_enc.grad = sum_by(found.latent, dpre, sae.d_sae)
     sae.b_dec.grad = g.sum(dim=0)
 
     squared = error.square().sum()
-    auxiliary = _auxk(sae, pre, centred, error.neg_(), dead)
+    auxiliary = add_auxk(sae, pre, centred, error.neg_(), dead)
     if sae.subtract_b_dec:
         sae.b_dec.grad -= sae.W_enc @ sae.b_enc.grad  # through x - b_dec: a product with a vector is enough
-    counts = starts.diff() if sae.architecture != "jumprelu" else _sum_by(found.latent, found.z > 0, sae.d_sae)
+    counts = starts.diff() if sae.architecture != "jumprelu" else sum_by(found.latent, found.z > 0, sae.d_sae)
     return Parts(squared / batch, sparsity, auxiliary, squared, counts)
 
 
@@ -145,14 +145,14 @@ def _entries(sae: TrainableSAE, pre: Tensor) -> Entries:
     elif sae.architecture == "batchtopk":
         where, values, sae.batch_threshold = largest_of_all(pre, sae.n_kept(len(pre)))
     else:
-        where = positions(torch.gt(pre, _floor(sae), out=room(sae, "mask", pre.shape, torch.bool)))
+        where = positions(torch.gt(pre, floor_of(sae), out=room(sae, "mask", pre.shape, torch.bool)))
         values = pre.view(-1).index_select(0, where)
     token, latent = where.div(sae.d_sae, rounding_mode="floor").int(), (where % sae.d_sae).int()
     z = values * (values > sae.threshold[latent]) if sae.architecture == "jumprelu" else values
     return Entries(token, latent, values, z)
 
 
-def _floor(sae: TrainableSAE) -> Tensor | float:
+def floor_of(sae: TrainableSAE) -> Tensor | float:
     """What a pre-activation has to exceed to matter: 0, or the lower end of the window around the threshold."""
     return 0.0 if sae.architecture == "relu" else sae.threshold - 0.501 * sae.bandwidth
 
@@ -163,16 +163,16 @@ def density(sae: TrainableSAE, x: Tensor, n_rows: int = 32) -> float:
         return sae.k / sae.d_sae
     with torch.no_grad():
         pre = sae.preactivations(x[:: max(1, len(x) // n_rows)])
-        return (pre > _floor(sae)).float().mean().item()
+        return (pre > floor_of(sae)).float().mean().item()
 
 
 # ---- the penalties on being active
 
 
-def _penalty(sae: TrainableSAE, found: Entries, dz: Tensor, batch: int, warm: float) -> Tensor:
+def penalty(sae: TrainableSAE, found: Entries, dz: Tensor, batch: int, warm: float) -> Tensor:
     """Value of the sparsity term. Adds its gradient to `dz` (ReLU), or sets that of the thresholds (JumpReLU)."""
     if sae.architecture == "relu":
-        weight = torch.full_like(found.z, warm * sae.l1 / batch)
+        weight = torch.ones_like(found.z).mul_(warm * sae.l1 / batch)
         if not sae.unit_norm:
             weight *= sae.decoder_norms()[found.latent]
         dz += weight
@@ -181,24 +181,24 @@ def _penalty(sae: TrainableSAE, found: Entries, dz: Tensor, batch: int, warm: fl
         cost, threshold = warm * sae.l0_penalty / batch, sae.threshold[found.latent]
         window = ((found.pre - threshold).abs() < sae.bandwidth / 2).to(dz.dtype)
         felt = window * (threshold * dz + cost) / -sae.bandwidth  # equations 11 and 12 of the paper
-        sae.threshold.grad = _sum_by(found.latent, felt, sae.d_sae)
+        sae.threshold.grad = sum_by(found.latent, felt, sae.d_sae)
         return cost * (found.pre > threshold).sum()
     return dz.new_zeros(())
 
 
-def _penalty_on_norms(sae: TrainableSAE, found: Entries, batch: int, warm: float) -> None:
+def penalty_on_norms(sae: TrainableSAE, found: Entries, batch: int, warm: float) -> None:
     """A penalty on z times the decoder's norm has a gradient in the decoder too."""
-    pull = _sum_by(found.latent, found.z, sae.d_sae) * (warm * sae.l1 / batch) / sae.decoder_norms()
+    pull = sum_by(found.latent, found.z, sae.d_sae) * (warm * sae.l1 / batch) / sae.decoder_norms()
     sae.W_dec.grad.addcmul_(sae.W_dec, pull[:, None])
 
 
-def _auxk(sae: TrainableSAE, pre: Tensor, centred: Tensor, residual: Tensor, dead: Tensor | None) -> Tensor:
+def add_auxk(sae: TrainableSAE, pre: Tensor, centred: Tensor, residual: Tensor, dead: Tensor | None) -> Tensor:
     """AuxK as in `architectures.topk.auxk`: a small dense problem of the dead latents alone. Adds to the gradients."""
     if dead is None or not getattr(sae, "aux_weight", 0) or not bool(dead.any()):
         return pre.new_zeros(())
     which = dead.nonzero().view(-1)
     with torch.enable_grad():
-        mine, rows = pre[:, which].requires_grad_(), sae.W_dec.detach()[which].requires_grad_()
+        mine, rows = pre[:, which].float().requires_grad_(), sae.W_dec.detach()[which].requires_grad_()
         written = keep_top(torch.relu(mine), min(sae.aux_k, len(which))) @ rows
         loss = sae.aux_weight * (written - residual).square().sum() / len(pre)
         dpre, drows = torch.autograd.grad(loss, (mine, rows))
@@ -249,8 +249,10 @@ def _starts(row: Tensor, n_rows: int) -> Tensor:
     return starts
 
 
-def _sum_by(index: Tensor, values: Tensor, size: int) -> Tensor:
+def sum_by(index: Tensor, values: Tensor, size: int) -> Tensor:
     """[size] sums of the `values` with the same index."""
+    if values.device.type != "cpu":  # a GPU would have to be asked for the largest index
+        return torch.zeros(size, device=values.device).index_add_(0, index, values.float())
     return torch.bincount(index, values, minlength=size).float()
 
 
@@ -258,6 +260,6 @@ def room(sae: TrainableSAE, name: str, shape: tuple[int, ...], dtype: torch.dtyp
     """Memory of that shape, the same at every step; what is in it is left over."""
     rooms, size = _rooms.setdefault(sae, {}), math.prod(shape)
     there = rooms.get(name)
-    if there is None or there.numel() < size or there.device != sae.b_dec.device:
+    if there is None or there.numel() < size or (there.device, there.dtype) != (sae.b_dec.device, dtype):
         there = rooms[name] = torch.empty(size, dtype=dtype, device=sae.b_dec.device)
     return there[:size].view(shape)
