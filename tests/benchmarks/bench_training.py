@@ -294,7 +294,8 @@ def step_rows(architecture: str, shape: Shape, x: Tensor) -> list[dict]:
         row(name + "share of the encoder-only limit", ratio(times["encoder"], times["ours"]), "", NEAR, where),
         row(name + "speed against the five products", ratio(times["five"], times["ours"]), note=where),
     ]
-    if our_memory and their_memory and their_memory[0] > 20:  # less than that is in the allocator's noise
+    # Less than that is in the allocator's noise, or memory of an earlier row that was not given back.
+    if our_memory and their_memory and our_memory[0] > 20 and their_memory[0] > 20:
         note = f"{where}; weights, Adam and a step: {our_memory[0]:,.0f} MB, SAELens {their_memory[0]:,.0f} MB"
         rows.append(row(name + "peak memory against SAELens", our_memory[0] / their_memory[0], note=note))
     return rows
