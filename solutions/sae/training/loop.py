@@ -4,7 +4,7 @@
     trained.sae.encode(x)     # activations as the model gives them
     trained.log               # loss, L0, explained variance, ... step by step
 
-`Run.advance` is the loop's body, and everything there is to know about how an SAE is trained.
+`Run.advance` is the loop's body. With `Run._update` it is everything there is to know about how an SAE is trained.
 """
 
 from __future__ import annotations

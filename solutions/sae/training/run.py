@@ -87,7 +87,7 @@ class Run:
     # ---- one step
 
     def advance(self, batch: Batch) -> None:
-        """One step of training: this is all of it."""
+        """One step of training: `_taken` picks the way, `_update` changes the weights, and `_after` looks at it."""
         started = time.monotonic()
         x, target = self._scaled(batch)
         warm, lr = sparsity_warmth(self.plan, self.step), learning_rate(self.plan, self.step)
