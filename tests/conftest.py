@@ -9,6 +9,9 @@ import pytest
 # then many of them fail for want of a `.cpu()` in the test. Before torch looks.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+# One thread: sums come out the same bit by bit, and a forked child does not wait for threads that it has not got.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Tests are about the embedded world whatever the shell says, unless one sets the variable itself.
 os.environ.pop("MONOSEMANTIC_TARGET", None)
 

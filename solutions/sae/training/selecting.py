@@ -113,11 +113,17 @@ def _kth(values: Tensor, k: int) -> float:
 
 
 def _group_size(pre: Tensor, k: float) -> int:
-    """How many columns make a group: the power of two near sqrt(columns / k), which balances the two searches."""
-    if pre.device.type != "cpu" or pre.dtype != torch.float32:
-        return 1
-    size = 2 ** round(math.log2(max(1.0, pre.shape[1] / k)) / 2)
-    return size if pre.shape[1] % size == 0 and pre.shape[1] // size >= k else 1
+    """`group_size`, where numpy can search the groups; 1 elsewhere."""
+    return group_size(pre.shape[1], k) if pre.device.type == "cpu" and pre.dtype == torch.float32 else 1
+
+
+def group_size(columns: int, k: float) -> int:
+    """How many columns make a group: the power of two near sqrt(columns / k), which balances the two searches.
+
+    1 where the groups would not come out even, or be fewer than `k`.
+    """
+    size = 2 ** round(math.log2(max(1.0, columns / k)) / 2)
+    return size if columns % size == 0 and columns // size >= k else 1
 
 
 def _members(groups: Tensor, size: int, n_groups: int) -> Tensor:

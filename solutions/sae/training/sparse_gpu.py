@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from solutions.sae.training.selecting import group_size
 from solutions.sae.training.sparse import (
     Entries,
     Matrix,
@@ -148,7 +149,7 @@ def largest_of_each(pre: Tensor, k: int, size: int | None = None) -> tuple[Tenso
     Returns:
         [rows, k] values, in no order, and [rows, k] columns.
     """
-    size = _group_size(pre, k) if size is None else size
+    size = group_size(pre.shape[1], k) if size is None else size
     if size == 1:
         return pre.topk(k, dim=1, sorted=False)
     rows, columns = pre.shape
@@ -168,7 +169,7 @@ def largest_of_all(pre: Tensor, n: int, size: int | None = None) -> Tensor:
         pre: [rows, columns].
         n: how many.
     """
-    size = _group_size(pre, n / len(pre)) if size is None else size
+    size = group_size(pre.shape[1], n / len(pre)) if size is None else size
     flat = pre.view(-1)
     if size == 1:
         return flat.topk(n, sorted=False).indices.sort().values
@@ -180,12 +181,6 @@ def largest_of_all(pre: Tensor, n: int, size: int | None = None) -> Tensor:
     inside = (first[:, None] + torch.arange(0, columns, n_groups, device=pre.device)).view(-1)
     place = flat.index_select(0, inside).topk(n, sorted=False).indices
     return inside.index_select(0, place).sort().values
-
-
-def _group_size(pre: Tensor, k: float) -> int:
-    """How many columns make a group: the power of two near sqrt(columns / k), which balances the two searches."""
-    size = 2 ** round(math.log2(max(1.0, pre.shape[1] / k)) / 2)
-    return size if pre.shape[1] % size == 0 and pre.shape[1] // size >= k else 1
 
 
 # ---- products with few entries
