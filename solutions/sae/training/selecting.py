@@ -42,7 +42,7 @@ def largest_of_each(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     else:
         n_groups = pre.shape[1] // size
         best = pre.view(len(pre), size, n_groups).amax(dim=1)
-        inside = _members(_top_of_each(best, k), size, n_groups)
+        inside = members(_top_of_each(best, k), size, n_groups)
         among = pre.view(-1).index_select(0, inside)
         top = _top_of_each(among.view(len(pre), k * size), k)
         where, values = inside.index_select(0, top), among.index_select(0, top)
@@ -95,7 +95,7 @@ def _largest_of_all_by_groups(pre: Tensor, n: int, size: int) -> tuple[Tensor, T
     groups = positions(best >= guess)
     if len(groups) < n:
         return None
-    inside = _members(groups, size, n_groups)
+    inside = members(groups, size, n_groups)
     among = pre.view(-1).index_select(0, inside)
     kept = positions(among >= guess)
     inside, among = inside.index_select(0, kept), among.index_select(0, kept)
@@ -126,10 +126,10 @@ def group_size(columns: int, k: float) -> int:
     return size if columns % size == 0 and columns // size >= k else 1
 
 
-def _members(groups: Tensor, size: int, n_groups: int) -> Tensor:
+def members(groups: Tensor, size: int, n_groups: int) -> Tensor:
     """[n * size] positions in the flattened matrix of the members of [n] groups, given as row * n_groups + group.
 
     A group's members are n_groups apart: so the largest of many groups are found at a time, as fast as memory is.
     """
     first = groups + groups.div(n_groups, rounding_mode="floor") * (n_groups * (size - 1))
-    return (first[:, None] + torch.arange(0, n_groups * size, n_groups)).view(-1)
+    return (first[:, None] + torch.arange(0, n_groups * size, n_groups, device=groups.device)).view(-1)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from solutions.sae.training.selecting import group_size
+from solutions.sae.training.selecting import group_size, members
 from solutions.sae.training.sparse import (
     Entries,
     Matrix,
@@ -139,7 +139,7 @@ def _entries(sae: TrainableSAE, pre: Tensor, n_entries: int | None) -> tuple[Ent
     return Entries(token, latent, values, z), starts
 
 
-def largest_of_each(pre: Tensor, k: int, size: int | None = None) -> tuple[Tensor, Tensor]:
+def largest_of_each(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The `k` largest entries of each row.
 
     Args:
@@ -149,27 +149,27 @@ def largest_of_each(pre: Tensor, k: int, size: int | None = None) -> tuple[Tenso
     Returns:
         [rows, k] values, in no order, and [rows, k] columns.
     """
-    size = group_size(pre.shape[1], k) if size is None else size
+    size = group_size(pre.shape[1], k)
     if size == 1:
         return pre.topk(k, dim=1, sorted=False)
     rows, columns = pre.shape
     n_groups = columns // size
     best = pre.view(rows, size, n_groups).amax(dim=1)
     groups = best.topk(k, dim=1, sorted=False).indices
-    members = torch.arange(0, columns, n_groups, device=pre.device)
-    inside = (groups[:, :, None] + members).view(rows, k * size)
+    apart = torch.arange(0, columns, n_groups, device=pre.device)
+    inside = (groups[:, :, None] + apart).view(rows, k * size)
     values, place = pre.gather(1, inside).topk(k, dim=1, sorted=False)
     return values, inside.gather(1, place)
 
 
-def largest_of_all(pre: Tensor, n: int, size: int | None = None) -> Tensor:
+def largest_of_all(pre: Tensor, n: int) -> Tensor:
     """[n] positions of the `n` largest entries of a whole matrix, in the flattened matrix, rising.
 
     Args:
         pre: [rows, columns].
         n: how many.
     """
-    size = group_size(pre.shape[1], n / len(pre)) if size is None else size
+    size = group_size(pre.shape[1], n / len(pre))
     flat = pre.view(-1)
     if size == 1:
         return flat.topk(n, sorted=False).indices.sort().values
@@ -177,8 +177,7 @@ def largest_of_all(pre: Tensor, n: int, size: int | None = None) -> Tensor:
     n_groups = columns // size
     best = pre.view(rows, size, n_groups).amax(dim=1)
     groups = best.view(-1).topk(n, sorted=False).indices
-    first = groups + groups.div(n_groups, rounding_mode="floor") * (columns - n_groups)
-    inside = (first[:, None] + torch.arange(0, columns, n_groups, device=pre.device)).view(-1)
+    inside = members(groups, size, n_groups)
     place = flat.index_select(0, inside).topk(n, sorted=False).indices
     return inside.index_select(0, place).sort().values
 
